@@ -1,0 +1,45 @@
+import pino from 'pino'
+import { formatTime, nowMicros } from '../../src/index.ts'
+import type { AddCommand } from '../command.ts'
+import type { Context } from '../context.ts'
+
+export const addAgent: AddCommand = (program, bind) => {
+  program
+    .command('agent')
+    .description('capture continuously, in the foreground; SIGTERM stores what has been received and ends')
+    .action(bind(agent))
+}
+
+async function agent(context: Context): Promise<undefined> {
+  const conninfo = await context.requireConninfo()
+  const { repository, source } = await context.openSource()
+  const { stream } = await context.settings()
+  const { runAgent } = await import('../../agent/agent.ts')
+  await runAgent({ conninfo, repository, source, stream, log: logger(context), signal: context.signal })
+}
+
+/** The agent's log is what it has to say, so it goes to stdout: JSON lines, or words on a terminal. */
+function logger({ out, world }: Context): pino.Logger {
+  const options: pino.LoggerOptions = {
+    level: out.verbose ? 'debug' : out.quiet ? 'warn' : 'info',
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+  }
+  if (!world.stdout.isTTY || out.json) return pino(options, world.stdout)
+  return pino(options, { write: (line) => void world.stdout.write(inWords(line)) })
+}
+
+function inWords(line: string): string {
+  const {
+    level,
+    time: _,
+    msg,
+    err,
+    ...facts
+  } = JSON.parse(line) as { level: number; time: string; msg?: string; err?: { message?: string } }
+  const name = pino.levels.labels[level] ?? String(level)
+  const rest = Object.entries(facts)
+    .map(([key, value]) => ` ${key}=${typeof value === 'object' ? JSON.stringify(value) : value}`)
+    .join('')
+  return `${formatTime(nowMicros()).slice(0, 23)}Z ${name.padEnd(5)} ${msg ?? ''}${err?.message === undefined ? '' : `: ${err.message}`}${rest}\n`
+}

@@ -1,0 +1,27 @@
+import type { AddCommand } from '../command.ts'
+import { addAgent } from './agent.ts'
+import { addBackup } from './backup.ts'
+import { addDemo } from './demo.ts'
+import { addInfo } from './info.ts'
+import { addInit } from './init.ts'
+import { addList } from './list.ts'
+import { addLog } from './log.ts'
+import { addMark } from './mark.ts'
+import { addRestore } from './restore.ts'
+import { addStatus } from './status.ts'
+import { addUninstall } from './uninstall.ts'
+
+/** Every command, in the order of the help. */
+export const commands: readonly AddCommand[] = [
+  addInit,
+  addBackup,
+  addAgent,
+  addStatus,
+  addList,
+  addInfo,
+  addLog,
+  addMark,
+  addRestore,
+  addUninstall,
+  addDemo,
+]

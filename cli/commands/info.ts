@@ -1,0 +1,85 @@
+import { type BaseManifest, formatTime, nearest, readHoldings, WalbackError } from '../../src/index.ts'
+import type { AddCommand } from '../command.ts'
+import type { Context } from '../context.ts'
+import { bytes, count, duration, plural, printable, table } from '../format.ts'
+import { baseJson, baseTime, coverageJson, duration_ms, windowLines } from '../holdings.ts'
+
+export const addInfo: AddCommand = (program, bind) => {
+  program
+    .command('info')
+    .description('one base backup: when, what, how large')
+    .argument('[base]', 'its id, or latest', 'latest')
+    .action(bind(info))
+}
+
+async function info(context: Context, _: unknown, [id = 'latest']: readonly string[]): Promise<undefined> {
+  const { out, signal } = context
+  const { repository, source } = await context.openSource()
+  const holdings = await readHoldings(repository, source, signal)
+  const base = choose(holdings.bases, id)
+  out.data(`${windowLines(holdings).join('\n')}\n`)
+  out.data(describe(base))
+  const rows = base.tables.map((one) => [
+    printable(`${one.schema}.${one.name}`),
+    count(one.rows),
+    bytes(one.pieces.reduce((sum, piece) => sum + piece.size_bytes, 0)),
+  ])
+  if (rows.length > 0) out.data(`\n${table([['TABLE', 'ROWS', 'STORED'], ...rows], [1, 2])}`)
+  out.document({
+    source,
+    repository: repository.storage.url,
+    ...coverageJson(holdings),
+    base: {
+      ...baseJson(base),
+      database: base.database.name,
+      snapshot: base.snapshot,
+      schema_tool: base.schema.tool,
+      sequences: base.sequences.length,
+      large_objects: base.largeObjects.objects.length,
+      roles: base.roles.map(({ name }) => name),
+      contents: base.tables.map(({ schema, name, rows: inTable, hash, pieces }) => ({
+        schema,
+        name,
+        rows: inTable,
+        hash,
+        stored_bytes: pieces.reduce((sum, piece) => sum + piece.size_bytes, 0),
+      })),
+    },
+  })
+}
+
+function choose(bases: readonly BaseManifest[], id: string): BaseManifest {
+  const base = id === 'latest' ? bases.at(-1) : bases.find((candidate) => candidate.id === id)
+  if (base) return base
+  if (bases.length === 0)
+    throw new WalbackError('failed', 'there is no base backup', { hint: 'take one with `walback backup --full`' })
+  const meant = nearest(
+    id,
+    bases.map((candidate) => candidate.id),
+  )
+  throw new WalbackError('usage', `there is no base backup ${JSON.stringify(id)}`, {
+    hint:
+      meant === undefined ? `the latest is ${bases.at(-1)?.id}; \`walback list\` shows all` : `did you mean ${meant}?`,
+  })
+}
+
+function describe(base: BaseManifest): string {
+  return table([
+    ['base', base.id],
+    ['snapshot', `${base.lsn}, ${formatTime(baseTime(base))}`],
+    ['taken', `${formatStamp(base.started)} in ${duration(duration_ms(base))}`],
+    [
+      'database',
+      `${printable(base.database.name)}, PostgreSQL ${Math.floor(base.serverVersion / 10_000)}.${base.serverVersion % 10_000}, ${base.database.encoding}`,
+    ],
+    ['size', `${bytes(base.raw_bytes)} of rows, ${bytes(base.stored_bytes)} stored`],
+    [
+      'holds',
+      `${plural(base.tables.length, 'table')}, ${plural(base.sequences.length, 'sequence')}, ${plural(base.largeObjects.objects.length, 'large object')}`,
+    ],
+    ['schema by', base.schema.tool],
+    ['timeline', base.timeline],
+  ])
+}
+
+const formatStamp = (stamp: string): string => `${stamp.slice(0, 19).replace('T', ' ')}Z`

@@ -1,0 +1,253 @@
+import {
+  type Conninfo,
+  restore as carryOut,
+  describeConninfo,
+  formatLsn,
+  formatTime,
+  type Micros,
+  micros,
+  parseLsn,
+  planRestore,
+  type RecoveryTarget,
+  type RestorePlan,
+  type RestoreProgress,
+  type RestoreReport,
+  resolveConninfo,
+  type TransactionEntry,
+  WalbackError,
+} from '../../src/index.ts'
+import type { AddCommand } from '../command.ts'
+import type { Context } from '../context.ts'
+import { bytes, count, duration, plural, printable } from '../format.ts'
+import { parseJobs } from '../options.ts'
+import { Progress } from '../progress.ts'
+
+interface Options {
+  readonly to?: string
+  readonly toLsn?: string
+  readonly toTx?: string
+  readonly beforeTx?: string
+  readonly toMark?: string
+  readonly into?: string
+  readonly intoUrl?: string
+  readonly plan?: boolean
+  readonly jobs: number
+}
+
+export const addRestore: AddCommand = (program, bind) => {
+  program
+    .command('restore')
+    .description('bring a source back as it was, into a new database')
+    .option('--to <time>', 'everything committed up to and including this time; or latest')
+    .option('--to-lsn <lsn>', 'every transaction whose commit ends at or before this position')
+    .option('--to-tx <xid>', 'this transaction is the last kept')
+    .option('--before-tx <xid>', 'this transaction is the first left out')
+    .option('--to-mark <name>', 'up to a mark')
+    .option('--into <database>', 'a new database on the server of --db')
+    .option('--into-url <url>', 'a database on another server: new, or empty')
+    .option('--plan', 'show what would be done, and end')
+    .option('--jobs <n>', 'connections that load and check tables side by side', parseJobs, 4)
+    .action(bind<Options>(restore))
+}
+
+async function restore(context: Context, options: Options): Promise<number | undefined> {
+  const { out, signal } = context
+  const target = targetOf(context, options)
+  const destination = await destinationOf(context, options)
+  const { repository, source } = await context.openSource()
+  const plan = await planRestore(repository, source, target, { signal })
+  const words = planInWords(context, plan, destination)
+  if (options.plan) {
+    out.data(words)
+    out.document({ type: 'plan', ...planJson(plan, destination) })
+    return
+  }
+  out.say(words)
+  out.line({ type: 'plan', schema_version: 1, ...planJson(plan, destination) })
+  await context.confirm('Proceed?', { plan: planJson(plan, destination) })
+  using progress = new Progress(out)
+  const report = await carryOut(repository, plan, destination, {
+    jobs: options.jobs,
+    onProgress: out.json
+      ? jsonProgress(context)
+      : (state) => progress.bar(state.phase, shareOf(state), amountOf(state)),
+    signal,
+  })
+  progress[Symbol.dispose]()
+  return tell(context, report, destination)
+}
+
+interface Destination {
+  readonly conninfo: Conninfo
+  readonly database: string
+}
+
+function targetOf(context: Context, options: Options): RecoveryTarget {
+  const given = [
+    ['--to', options.to],
+    ['--to-lsn', options.toLsn],
+    ['--to-tx', options.toTx],
+    ['--before-tx', options.beforeTx],
+    ['--to-mark', options.toMark],
+  ].filter(([, value]) => value !== undefined)
+  if (given.length !== 1) {
+    throw new WalbackError(
+      'usage',
+      given.length === 0 ? 'restore to when?' : `more than one target: ${given.map(([flag]) => flag).join(', ')}`,
+      {
+        hint: 'give one of --to TIME, --to latest, --to-lsn LSN, --to-tx XID, --before-tx XID, --to-mark NAME',
+      },
+    )
+  }
+  if (options.toLsn !== undefined) return { kind: 'lsn', lsn: parseLsn(options.toLsn) }
+  if (options.toTx !== undefined) return { kind: 'tx', xid: parseXid(options.toTx), inclusive: true }
+  if (options.beforeTx !== undefined) return { kind: 'tx', xid: parseXid(options.beforeTx), inclusive: false }
+  if (options.toMark !== undefined) return { kind: 'mark', name: options.toMark }
+  const time = (options.to ?? '').trim()
+  return time === 'latest' ? { kind: 'latest' } : { kind: 'time', time: context.readTime(time) }
+}
+
+function parseXid(text: string): bigint {
+  const digits = /^\s*(?:tx:)?(\d{1,20})\s*$/.exec(text)?.[1]
+  if (digits !== undefined) return BigInt(digits)
+  throw new WalbackError('usage', `not a transaction id: ${JSON.stringify(text)}`, {
+    hint: 'it is a number, as `walback log` shows it',
+  })
+}
+
+async function destinationOf(context: Context, options: Options): Promise<Destination> {
+  const { into, intoUrl } = options
+  if ((into === undefined) === (intoUrl === undefined)) {
+    throw new WalbackError(
+      'usage',
+      into === undefined ? 'restore where?' : '--into and --into-url exclude each other',
+      {
+        hint: 'give --into NEWDB for a new database on the server of --db, or --into-url postgres://… for another server',
+      },
+    )
+  }
+  if (intoUrl !== undefined) {
+    const conninfo = resolveConninfo(intoUrl, context.world.env)
+    return { conninfo, database: conninfo.database }
+  }
+  const database = into ?? ''
+  if (database === '' || Buffer.byteLength(database) > 63) {
+    throw new WalbackError('usage', `not a name for a database: ${JSON.stringify(database)}`, {
+      hint: 'a name has 1 to 63 bytes',
+    })
+  }
+  const { conninfo } = await context.settings()
+  if (conninfo) return { conninfo, database }
+  throw new WalbackError('usage', `on which server is ${database} to be made?`, {
+    hint: 'give --db of the server, or --into-url postgres://…/newdb instead of --into',
+  })
+}
+
+function planInWords(context: Context, plan: RestorePlan, { conninfo, database }: Destination): string {
+  const { base, segments, lastKept } = plan
+  const lines = [
+    `from       base ${base.id} (${bytes(plan.bytes.base)}) + ${plural(segments.length, 'segment')} (${bytes(plan.bytes.segments)}), replaying ${plural(plan.transactions, 'transaction')}`,
+    `to         ${targetInWords(context, plan)}`,
+    `last kept  ${entryInWords(context, lastKept) ?? 'the state of the base itself'}`,
+    `left out   ${leftOutInWords(context, plan)}`,
+    `into       new database ${printable(database)} on ${describeConninfo(conninfo, database)}; ${printable(base.database.name)} is not touched`,
+    ...plan.notRestored.map((line, index) => `${index === 0 ? 'without  ' : '         '}  ${line}`),
+  ]
+  return `Plan\n${lines.map((line) => `  ${line}\n`).join('')}`
+}
+
+function leftOutInWords(context: Context, { firstLeftOut, leftOut }: RestorePlan): string {
+  if (firstLeftOut === undefined) return 'nothing that changed a row'
+  return `${plural(leftOut, 'transaction')}; the first is ${entryInWords(context, firstLeftOut)}`
+}
+
+function targetInWords(context: Context, { target, reached, firstLeftOut, lastKept }: RestorePlan): string {
+  const at = formatLsn(reached)
+  switch (target.kind) {
+    case 'latest':
+      return `${at} = the latest archived`
+    case 'time':
+      return `${at} = ${timeInWords(context, target.time)}`
+    case 'lsn':
+      return `${at} = every commit up to ${formatLsn(target.lsn)}`
+    case 'tx':
+      return target.inclusive
+        ? `${at} = with ${entryInWords(context, lastKept) ?? `tx:${target.xid}`}`
+        : `${at} = just before ${entryInWords(context, firstLeftOut) ?? `tx:${target.xid}`}`
+    case 'mark':
+      return `${at} = mark ${printable(target.name)}`
+  }
+}
+
+function entryInWords(context: Context, entry: TransactionEntry | undefined): string | undefined {
+  if (entry === undefined) return undefined
+  return `tx:${entry.xid} (${timeInWords(context, micros(BigInt(entry.time)))})`
+}
+
+function timeInWords(context: Context, time: Micros): string {
+  const local = context.local(time)
+  return `${formatTime(time)}${local === undefined ? '' : `, ${local}`}`
+}
+
+const entryJson = (entry: TransactionEntry | undefined): Record<string, unknown> | null =>
+  entry === undefined ? null : { xid: entry.xid, lsn: entry.end, time: formatTime(micros(BigInt(entry.time))) }
+
+function planJson(plan: RestorePlan, { conninfo, database }: Destination): Record<string, unknown> {
+  const { target } = plan
+  const asked = {
+    latest: () => ({}),
+    time: () => (target.kind === 'time' ? { time: formatTime(target.time) } : {}),
+    lsn: () => (target.kind === 'lsn' ? { lsn: formatLsn(target.lsn) } : {}),
+    tx: () => (target.kind === 'tx' ? { xid: target.xid.toString(), inclusive: target.inclusive } : {}),
+    mark: () => (target.kind === 'mark' ? { name: target.name } : {}),
+  }[target.kind]()
+  return {
+    source: plan.source,
+    target: { kind: target.kind, ...asked },
+    timeline: plan.timeline.id,
+    base: plan.base.id,
+    segments: plan.segments.length,
+    lsn: formatLsn(plan.reached),
+    last_kept: entryJson(plan.lastKept),
+    first_left_out: entryJson(plan.firstLeftOut),
+    left_out: plan.leftOut,
+    transactions: plan.transactions,
+    bytes: plan.bytes,
+    into: { server: describeConninfo(conninfo, database), database },
+    not_restored: plan.notRestored,
+  }
+}
+
+const shareOf = ({ done, total }: RestoreProgress): number | undefined =>
+  total ? Math.min(1, done / total) : undefined
+
+function amountOf({ unit, done, total }: RestoreProgress): string {
+  const show = unit === 'bytes' ? bytes : count
+  return `${show(done)}${total === undefined ? '' : ` of ${show(total)}`}${unit === 'bytes' ? '' : ` ${unit}`}`
+}
+
+/** A line when a phase begins and ends, and one a second in between. */
+function jsonProgress({ out }: Context): (state: RestoreProgress) => void {
+  let [phase, shown_ms] = ['', 0]
+  return (state) => {
+    const now = performance.now()
+    if (state.phase === phase && now - shown_ms < 1000 && state.done !== state.total) return
+    phase = state.phase
+    shown_ms = now
+    out.line({ type: 'status', phase, done: state.done, total: state.total ?? null, unit: state.unit })
+  }
+}
+
+function tell({ out }: Context, report: RestoreReport, { conninfo, database }: Destination): number {
+  const url = describeConninfo(conninfo, database)
+  for (const warning of report.warnings) out.warn(warning)
+  out.data(
+    `restored ${plural(report.tables, 'table')}, ${plural(report.rows, 'row')} in ${duration(report.duration_ms)}: ${url}`,
+  )
+  out.say(
+    `proven: ${plural(report.proven.rows, 'row')} of ${plural(report.proven.tables, 'table')} were read again and are what the archive says`,
+  )
+  out.say(`look:   psql '${url}'`)
+  out.line({ type: 'summary', schema_version: 1, ...report, url })
+  return report.warnings.length > 0 ? 3 : 0
+}

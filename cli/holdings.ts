@@ -1,0 +1,94 @@
+/** What a repository holds of a source, in words and as JSON. */
+import {
+  type BaseManifest,
+  formatLsn,
+  formatTime,
+  type Holdings,
+  type MarkPoint,
+  micros,
+  type Point,
+} from '../src/index.ts'
+import { bytes, count, duration, table } from './format.ts'
+
+/** `2026-11-09T02:00:11Z`: to the second for orientation. The exact time is in `--json`, `list` and `log`. */
+export const brief = (time: Point['time']): string => `${formatTime(time).slice(0, 19).replace('T', ' ')}Z`
+
+export const point = (at: Point): { lsn: string; time: string } => ({
+  lsn: formatLsn(at.lsn),
+  time: formatTime(at.time),
+})
+
+export const baseTime = (base: BaseManifest): Point['time'] => micros(BigInt(base.time))
+export const duration_ms = (base: BaseManifest): number => Date.parse(base.finished) - Date.parse(base.started)
+
+/** The windows and gaps, one a line, the newest window last; or why nothing can be restored. */
+export function windowLines(holdings: Holdings): string[] {
+  const { windows, gaps, bases } = holdings
+  if (windows.length === 0) {
+    return [
+      bases.length === 0
+        ? 'nothing can be restored: there is no base backup (walback backup --full)'
+        : 'nothing can be restored yet: the stream has not reached the base backup (walback backup --incremental)',
+    ]
+  }
+  const lines: string[] = []
+  for (const [index, { from, to }] of windows.entries()) {
+    lines.push(
+      `restorable to any commit  ${brief(from.time)} -> ${brief(to.time)}  (${formatLsn(from.lsn)} -> ${formatLsn(to.lsn)})`,
+    )
+    const gap = gaps[index]
+    if (gap)
+      lines.push(
+        `gap                       ${brief(gap.from.time)} .. ${gap.to ? brief(gap.to.time) : 'now'}  (${gap.reason})`,
+      )
+  }
+  return lines
+}
+
+export const coverageJson = ({ windows, gaps }: Holdings): Record<string, unknown> => ({
+  windows: windows.map(({ timeline, from, to }) => ({ timeline, from: point(from), to: point(to) })),
+  gaps: gaps.map(({ from, to, reason }) => ({ from: point(from), to: to ? point(to) : null, reason })),
+})
+
+export const baseJson = (base: BaseManifest): Record<string, unknown> => ({
+  id: base.id,
+  timeline: base.timeline,
+  started: new Date(base.started).toISOString(),
+  finished: new Date(base.finished).toISOString(),
+  lsn: base.lsn,
+  time: formatTime(baseTime(base)),
+  server_version: base.serverVersion,
+  walback_version: base.walbackVersion,
+  tables: base.tables.length,
+  rows: base.tables.reduce((sum, { rows }) => sum + rows, 0),
+  raw_bytes: base.raw_bytes,
+  stored_bytes: base.stored_bytes,
+})
+
+export const markJson = (mark: MarkPoint): Record<string, unknown> => ({
+  name: mark.name,
+  timeline: mark.timeline,
+  ...point(mark),
+})
+
+export const segmentsJson = ({ segments }: Holdings): Record<string, unknown> => ({
+  count: segments.count,
+  stored_bytes: segments.stored_bytes,
+  transactions: segments.transactions,
+})
+
+export function baseTable(bases: readonly BaseManifest[]): string {
+  const head = ['BASE', 'STARTED (UTC)', 'DURATION', 'TABLES', 'ROWS', 'SIZE', 'STORED', 'SNAPSHOT', 'TIMELINE']
+  const rows = bases.map((base) => [
+    base.id,
+    `${base.started.slice(0, 19).replace('T', ' ')}Z`,
+    duration(duration_ms(base)),
+    count(base.tables.length),
+    count(base.tables.reduce((sum, one) => sum + one.rows, 0)),
+    bytes(base.raw_bytes),
+    bytes(base.stored_bytes),
+    base.lsn,
+    base.timeline,
+  ])
+  return table([head, ...rows], [2, 3, 4, 5, 6])
+}

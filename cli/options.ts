@@ -1,0 +1,34 @@
+import { nearest, type Operation, operations } from '../src/index.ts'
+import { invalid } from './errors.ts'
+
+/** A whole number of connections. */
+export const parseJobs = (text: string): number => wholeNumber(text, 1, 64)
+
+export const parseLimit = (text: string): number => wholeNumber(text, 1, 1_000_000)
+
+function wholeNumber(text: string, least: number, most: number): number {
+  const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN
+  return value >= least && value <= most ? value : invalid(`A whole number from ${least} to ${most} is needed.`)
+}
+
+/** `delete,update`. */
+export function parseOperations(text: string): Operation[] {
+  return text.split(',').map((word) => {
+    const wanted = word.trim().toLowerCase()
+    const known = operations.find((operation) => operation === wanted)
+    if (known !== undefined) return known
+    const meant = nearest(wanted, operations)
+    return invalid(
+      `There is no operation ${JSON.stringify(word)}${meant === undefined ? `, only ${operations.join(', ')}` : `: did you mean ${meant}?`}.`,
+    )
+  })
+}
+
+/** An option that may be given several times, or with commas. */
+export const parseList = (text: string, before: readonly string[] = []): readonly string[] => [
+  ...before,
+  ...text
+    .split(',')
+    .map((word) => word.trim())
+    .filter((word) => word !== ''),
+]

@@ -1,0 +1,76 @@
+import type { Output } from './output.ts'
+
+/** Live words about long work: one line that is written over on a terminal, else a line per phase and every 10 s. */
+export class Progress implements Disposable {
+  private readonly out: Output
+  private readonly isLive: boolean
+  private phase: string | undefined
+  private shown_ms = 0
+  private isOpen = false
+  /** What was last said of the phase and not shown. */
+  private held: string | undefined
+
+  constructor(out: Output) {
+    this.out = out
+    this.isLive = Boolean(out.stderr.isTTY) && !out.quiet && !out.json
+  }
+
+  /** Says where a phase is. */
+  note(phase: string, text: string): void {
+    const now = performance.now()
+    const isNew = phase !== this.phase
+    const line = `${phase.padEnd(8)} ${text}`
+    if (!isNew && now - this.shown_ms < (this.isLive ? liveEvery_ms : lineEvery_ms)) {
+      this.held = line
+      return
+    }
+    if (isNew) this.close()
+    this.phase = phase
+    this.shown_ms = now
+    this.held = undefined
+    this.show(line)
+  }
+
+  private show(line: string): void {
+    if (!this.isLive) {
+      this.out.say(line)
+      return
+    }
+    this.out.stderr.write(`\r\u001b[K${line.slice(0, (this.out.stderr.columns || 80) - 1)}`)
+    this.isOpen = true
+  }
+
+  /** Shows a part of a known whole as a bar. */
+  bar(phase: string, share: number | undefined, text: string): void {
+    if (share === undefined) {
+      this.note(phase, text)
+      return
+    }
+    const filled = Math.round(share * barWidth)
+    this.note(
+      phase,
+      this.isLive
+        ? `${'█'.repeat(filled)}${'░'.repeat(barWidth - filled)} ${String(Math.floor(share * 100)).padStart(3)} %  ${text}`
+        : text,
+    )
+  }
+
+  /** Ends the line that is being written over, also before an error is shown. */
+  [Symbol.dispose](): void {
+    this.close()
+    this.phase = undefined
+  }
+
+  /** A phase ends with what it came to. */
+  private close(): void {
+    if (this.held !== undefined) this.show(this.held)
+    this.held = undefined
+    if (!this.isOpen) return
+    this.out.stderr.write('\n')
+    this.isOpen = false
+  }
+}
+
+const liveEvery_ms = 100
+const lineEvery_ms = 10_000
+const barWidth = 20

@@ -1,0 +1,314 @@
+import type pg from 'pg'
+import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
+import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
+import { formatLsn } from '../model/lsn.ts'
+import { parseSnapshot } from '../model/snapshot.ts'
+import {
+  createSlotSql,
+  dropSlotSql,
+  identityTriggerSql,
+  publishAllSql,
+  publishableTablesSql,
+  publishListSql,
+  setIdentityFullSql,
+  tablesWithoutIdentitySql,
+} from '../postgres/setup-sql.ts'
+import { readSlot, readSourceFacts, type SlotState, type SourceFacts } from '../postgres/source.ts'
+import type { Repository } from '../repository/repository.ts'
+import { readHead } from '../repository/segments.ts'
+import { beginTimeline, currentTimeline, type Timeline } from '../repository/timeline.ts'
+import { checkContinuity } from './continuity.ts'
+import { checkPrerequisites } from './prerequisites.ts'
+
+export interface SetupOptions {
+  readonly source: string
+  /** What to do with tables whose updates would fail once published: give them FULL, or leave updates and deletes out. */
+  readonly replicaIdentity: 'full' | 'skip'
+  /** The repository that the source will belong to, which is noted at the publication. */
+  readonly repositoryId?: string
+  /** False: plan also where preconditions are not met, for SQL that somebody else will run. */
+  readonly mustBeReady?: boolean
+  readonly onStep?: (step: string) => void
+}
+
+interface Table {
+  readonly schema: string
+  readonly name: string
+}
+
+/** What is to be done in the database, in the order that keeps applications unharmed; nothing where all is there. */
+export interface SetupPlan {
+  readonly steps: readonly { readonly title: string; readonly sql: string }[]
+  readonly publications: readonly string[]
+  readonly slot: string
+  readonly allTables: boolean
+}
+
+/** Names of slots and publications, of letters that both allow. */
+export const slotName = (source: string): string =>
+  `walback_${source.toLowerCase().replace(/[^a-z0-9_]/g, '_')}`.slice(0, 63)
+
+/** Decides what `init` has to do; reads only. Throws when a precondition is not met. */
+export async function planSetup(client: pg.Client, options: SetupOptions): Promise<SetupPlan> {
+  const facts = await readSourceFacts(client)
+  const name = slotName(options.source)
+  const slot = await readSlot(client, name)
+  if (options.mustBeReady !== false) checkPrerequisites(facts, { slotExists: slot !== undefined })
+  if (slot) refuseForeignSlot(slot, facts)
+  const existing = await existingPublications(client, name)
+  for (const { note } of existing) refuseOtherRepository(note, options)
+  const bare = (await client.query<Table>(tablesWithoutIdentitySql)).rows
+  const allTables =
+    existing.length > 0
+      ? existing.some((found) => found.all)
+      : facts.role.superuser && options.replicaIdentity === 'full'
+  const steps: { title: string; sql: string }[] = []
+  if (allTables && !(await hasIdentityTrigger(client))) {
+    steps.push({ title: 'trigger that gives later tables a replica identity', sql: identityTriggerSql })
+  }
+  if (options.replicaIdentity === 'full') {
+    for (const table of bare) {
+      steps.push({ title: `replica identity of ${table.schema}.${table.name}`, sql: setIdentityFullSql(table) })
+    }
+  }
+  const publications = existing.map((found) => found.name)
+  if (existing.length === 0) {
+    const made = await publicationSteps(client, name, {
+      allTables,
+      bare: options.replicaIdentity === 'skip' ? bare : [],
+    })
+    steps.push(...made.steps)
+    publications.push(...made.publications)
+  }
+  if (options.repositoryId !== undefined && existing.every((found) => found.note === null)) {
+    for (const publication of publications) {
+      const sql = `COMMENT ON PUBLICATION ${quoteIdent(publication)} IS ${quoteLiteral(noteFor(options.repositoryId))}`
+      steps.push({ title: `note at publication ${publication}`, sql })
+    }
+  }
+  if (slot?.walStatus === 'lost')
+    steps.push({ title: `removal of slot ${name}, whose log is lost`, sql: dropSlotSql(name) })
+  if (slot === undefined || slot.walStatus === 'lost') {
+    steps.push({ title: `replication slot ${name}`, sql: createSlotSql(name, facts.version) })
+  }
+  return { steps, publications, slot: name, allTables }
+}
+
+/** Carries the plan out and begins the timeline. Repeating it is harmless: what is there is left as it is. */
+export async function setUp(
+  client: pg.Client,
+  repository: Repository,
+  options: SetupOptions,
+): Promise<{ timeline: Timeline; done: string[] }> {
+  const facts = await readSourceFacts(client)
+  const known = await currentTimeline(repository, options.source)
+  if (known) refuseOtherSource(known, facts)
+  const plan = await planSetup(client, { ...options, repositoryId: repository.id })
+  const done: string[] = []
+  for (const step of plan.steps) {
+    options.onStep?.(step.title)
+    await runStep(client, step)
+    done.push(step.title)
+  }
+  const left = await client.query<Table>(tablesWithoutIdentitySql)
+  if (plan.allTables && left.rows.length > 0) {
+    // A table made in between: the trigger sees to those that come from now on, so one more look settles it.
+    for (const table of left.rows)
+      await runStep(client, {
+        title: `replica identity of ${table.schema}.${table.name}`,
+        sql: setIdentityFullSql(table),
+      })
+  }
+  const timeline = await timelineFor(client, repository, { facts, plan, options, known })
+  if (timeline !== known) done.push(`timeline ${timeline.id}`)
+  return { timeline, done }
+}
+
+function refuseOtherSource(known: Timeline, facts: SourceFacts): void {
+  if (known.systemIdentifier === facts.systemIdentifier && known.database.oid === facts.database.oid) return
+  throw new WalbackError(
+    'refused',
+    `the repository already holds a source ${known.source}, which is database ${known.database.name} of another server or another database of this one`,
+    {
+      hint: 'give this one a name of its own with --source, or use another repository',
+    },
+  )
+}
+
+const noteFor = (repositoryId: string): string => `walback repository ${repositoryId}`
+
+/** Two repositories on one slot would each take from the other what it confirms. */
+function refuseOtherRepository(note: string | null, { repositoryId, source }: SetupOptions): void {
+  if (note === null || repositoryId === undefined || note === noteFor(repositoryId)) return
+  throw new WalbackError(
+    'refused',
+    `the slot and publication of source ${source} already feed another repository (${note})`,
+    {
+      hint: 'use that repository, or give this one a source of its own with --source, or run `walback uninstall` first',
+    },
+  )
+}
+
+function refuseForeignSlot(slot: SlotState, facts: SourceFacts): void {
+  if (slot.plugin === 'pgoutput' && slot.database === facts.database.name) return
+  throw new WalbackError(
+    'refused',
+    `the replication slot ${slot.name} is not of this database: it reads ${slot.database} by ${slot.plugin}`,
+    {
+      hint: 'slots have names of the whole server: choose another with --source',
+    },
+  )
+}
+
+/** The timeline that the slot carries on, or a new one, which begins where the slot stands. */
+async function timelineFor(
+  client: pg.Client,
+  repository: Repository,
+  found: {
+    readonly facts: SourceFacts
+    readonly plan: SetupPlan
+    readonly options: SetupOptions
+    readonly known: Timeline | undefined
+  },
+): Promise<Timeline> {
+  const { facts, plan, options, known } = found
+  const slot = await readSlot(client, plan.slot)
+  if (slot?.confirmedFlushLsn === undefined)
+    throw new WalbackError('database', `the replication slot ${plan.slot} was not made`, { hint: 'see the server log' })
+  let parent: Timeline['parent']
+  if (known) {
+    const head = await readHead(repository, known)
+    try {
+      checkContinuity(facts, slot, known, head)
+      return known
+    } catch (error) {
+      if (!(error instanceof WalbackError) || error.code !== 'gap') throw error
+      const isNewSlot = plan.steps.some((step) => step.sql.includes('pg_create_logical_replication_slot'))
+      const reason = isNewSlot ? `the replication slot ${plan.slot} was gone or lost, and was made anew` : error.message
+      parent = { timeline: known.id, end: formatLsn(head.end), reason }
+    }
+  }
+  const { rows } = await client.query<{ snapshot: string }>('SELECT pg_catalog.pg_current_snapshot()::text AS snapshot')
+  const snapshot = rows[0]?.snapshot ?? ''
+  return beginTimeline(repository, {
+    source: options.source,
+    systemIdentifier: facts.systemIdentifier,
+    database: facts.database,
+    slot: plan.slot,
+    publications: [...plan.publications],
+    replicaIdentity: options.replicaIdentity,
+    allTables: plan.allTables,
+    insertsOnly: await publishedTables(client, insertsPublication(plan.slot)),
+    encoding: facts.encoding,
+    serverVersion: facts.version,
+    start: formatLsn(slot.confirmedFlushLsn),
+    xid: parseSnapshot(snapshot).xmax.toString(),
+    snapshot,
+    ...(parent ? { parent } : {}),
+  })
+}
+
+async function existingPublications(
+  client: pg.Client,
+  name: string,
+): Promise<{ name: string; all: boolean; note: string | null }[]> {
+  const { rows } = await client.query<{ name: string; all: boolean; note: string | null }>(
+    `SELECT pubname AS name, puballtables AS all, pg_catalog.obj_description(oid, 'pg_publication') AS note FROM pg_catalog.pg_publication WHERE pubname IN ($1, $2) ORDER BY 1`,
+    [name, insertsPublication(name)],
+  )
+  return rows
+}
+
+async function publishedTables(client: pg.Client, publication: string): Promise<Table[]> {
+  const { rows } = await client.query<Table>(
+    'SELECT schemaname AS schema, tablename AS name FROM pg_catalog.pg_publication_tables WHERE pubname = $1 ORDER BY 1, 2',
+    [publication],
+  )
+  return rows
+}
+
+const insertsPublication = (name: string): string => `${name.slice(0, 55)}_inserts`
+
+async function publicationSteps(
+  client: pg.Client,
+  name: string,
+  choice: { allTables: boolean; bare: readonly Table[] },
+): Promise<{ steps: { title: string; sql: string }[]; publications: string[] }> {
+  if (choice.allTables)
+    return { steps: [{ title: `publication ${name} for all tables`, sql: publishAllSql(name) }], publications: [name] }
+  const { rows } = await client.query<Table & { owned: boolean }>(publishableTablesSql)
+  const foreign = rows.filter((table) => !table.owned)
+  if (foreign.length > 0) {
+    throw new WalbackError(
+      'prerequisite',
+      `${foreign.length} tables belong to other roles and cannot be published, the first is ${foreign[0]?.schema}.${foreign[0]?.name}`,
+      {
+        hint: 'connect as a superuser, or as a role that owns the tables or is a member of their owners',
+      },
+    )
+  }
+  const isBare = (table: Table): boolean =>
+    choice.bare.some((bare) => bare.schema === table.schema && bare.name === table.name)
+  const whole = rows.filter((table) => !isBare(table))
+  const steps = [{ title: `publication ${name} for ${whole.length} tables`, sql: publishListSql(name, whole) }]
+  const publications = [name]
+  if (choice.bare.length > 0) {
+    const inserts = insertsPublication(name)
+    steps.push({
+      title: `publication ${inserts} for ${choice.bare.length} tables without a replica identity`,
+      sql: publishListSql(inserts, choice.bare, 'insert, truncate'),
+    })
+    publications.push(inserts)
+  }
+  return { steps, publications }
+}
+
+async function hasIdentityTrigger(client: pg.Client): Promise<boolean> {
+  const { rows } = await client.query(
+    `SELECT FROM pg_catalog.pg_event_trigger WHERE evtname = 'walback_replica_identity' AND evtenabled = 'A'`,
+  )
+  return rows.length > 0
+}
+
+/** Each step is a transaction of its own that gives up soon on a lock, so that no queue forms behind it. */
+async function runStep(client: pg.Client, step: { title: string; sql: string }): Promise<void> {
+  const isSlot = step.sql.includes('pg_create_logical_replication_slot')
+  for (let attempt = 1; ; attempt++) {
+    try {
+      // Making a slot waits for every transaction that is writing, one after the other; its limit holds for each.
+      await client.query(`SET lock_timeout = '${isSlot ? slotWait : lockWait}'`)
+      await client.query(step.sql)
+      return
+    } catch (error) {
+      if (codeOf(error) === '55P03' && !isSlot && attempt < lockAttempts) continue
+      throw stepFailure(step, error, isSlot)
+    } finally {
+      await client.query('SET lock_timeout = 0').catch(() => undefined)
+    }
+  }
+}
+
+const [lockWait, lockAttempts, slotWait] = ['2s', 10, '10min']
+
+function stepFailure(step: { title: string; sql: string }, error: unknown, isSlot: boolean): WalbackError {
+  const [code, message] = [codeOf(error), messageOf(error)]
+  if (code === '55P03') {
+    return new WalbackError('database', `gave up waiting for a lock while making the ${step.title}`, {
+      cause: error,
+      hint: isSlot
+        ? 'a transaction has been open for long; end it (pg_stat_activity shows it by xact_start), then run init again'
+        : 'the table is busy; run init again at a quieter moment: what is done stays done',
+      retryable: true,
+    })
+  }
+  if (code === '42501') {
+    return new WalbackError('prerequisite', `the role may not make the ${step.title}: ${message}`, {
+      cause: error,
+      hint: 'connect as a superuser or the owner, or let a DBA run what `walback init --print-sql` prints',
+    })
+  }
+  return new WalbackError('database', `could not make the ${step.title}: ${message}`, {
+    cause: error,
+    hint: 'see the server log',
+  })
+}

@@ -1,0 +1,68 @@
+import { sleep } from '../base/abort.ts'
+import { WalbackError } from '../base/errors.ts'
+import { explainSessionFailure } from '../postgres/replication-failure.ts'
+
+export interface Supervision {
+  /** One attempt; resolves when the server went away in good order or the stop was asked for. */
+  readonly attempt: () => Promise<'stopped' | 'draining'>
+  /** What to do about a gap before the next attempt; absent: the gap ends supervision. */
+  readonly onGap?: ((error: WalbackError) => Promise<void>) | undefined
+  readonly onRetry: (reason: string, delay_ms: number) => void
+  /** When the attempt under way began to stream (monotonic, ms), or undefined while none has. */
+  readonly streamingSince: () => number | undefined
+  readonly stop: AbortSignal
+}
+
+/**
+ * Keeps capture going over everything that passes: a server that restarts, a network that breaks, a store that fails.
+ * Waits longer after each failure in a row, up to half a minute. What cannot pass by itself is thrown.
+ */
+export async function supervise(options: Supervision): Promise<void> {
+  let failures = 0
+  let hasStreamed = false
+  while (!options.stop.aborted) {
+    let reason = 'the session or the server has ended'
+    try {
+      if ((await options.attempt()) === 'stopped') return
+    } catch (error) {
+      if (options.stop.aborted) return
+      if (!(error instanceof WalbackError)) throw error
+      hasStreamed ||= options.streamingSince() !== undefined
+      reason = error.message
+      if (error.code === 'gap' && options.onGap) reason = (await mended(options.onGap, error)) ?? reason
+      else if (!isPassing(error, hasStreamed, failures)) throw error
+    }
+    const since = options.streamingSince()
+    failures = since !== undefined && performance.now() - since > steady_ms ? 1 : failures + 1
+    const delay_ms = Math.min(longestDelay_ms, firstDelay_ms * 2 ** Math.min(failures - 1, 10))
+    options.onRetry(reason, delay_ms)
+    await sleep(delay_ms, options.stop).catch(() => undefined)
+  }
+}
+
+/** The reason why a gap could not be dealt with yet, if that may pass. */
+async function mended(onGap: (error: WalbackError) => Promise<void>, gap: WalbackError): Promise<string | undefined> {
+  try {
+    await onGap(gap)
+    return undefined
+  } catch (failure) {
+    // It speaks to the server too, and may fail as capture does.
+    const explained = explainSessionFailure(failure)
+    if (explained instanceof WalbackError && explained.retryable) return explained.message
+    throw explained
+  }
+}
+
+/** A slot that is taken at the start is somebody else's; later, or for a moment, it is our own that the server still holds. */
+function isPassing(error: WalbackError, hasStreamed: boolean, failures: number): boolean {
+  if (error.code === 'locked') return hasStreamed || failures < lockedAttempts
+  // A store that worked before: whoever made it unwritable may mend it, and the slot holds what is missing.
+  if (error.code === 'storage') return hasStreamed || error.retryable
+  return error.retryable
+}
+
+const firstDelay_ms = 500
+const longestDelay_ms = 30_000
+/** A stream that lasted so long was sound: the next failure starts counting anew. */
+const steady_ms = 60_000
+const lockedAttempts = 4

@@ -1,0 +1,363 @@
+/** The typed configuration: `walback.yaml`, the environment's shortcuts and the command line's flags, made one. */
+import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { Document, isMap, isScalar, LineCounter, parseDocument, visit } from 'yaml'
+import { z } from 'zod'
+import { codeOf, messageOf, WalbackError } from './base/errors.ts'
+import { nearest } from './base/nearest.ts'
+import { type Conninfo, resolveConninfo } from './postgres/conninfo.ts'
+import { checkSourceName, suggestSourceName } from './repository/layout.ts'
+import { openStorage } from './storage/open.ts'
+
+export type Env = Readonly<Record<string, string | undefined>>
+
+const duration_ms: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+
+/** A duration such as `500ms`, `5s`, `1m` or `2h`, in milliseconds; undefined for anything else, bare numbers too. */
+export function parseDuration(text: string): number | undefined {
+  const match = /^(\d{1,9}(?:\.\d{1,3})?) ?(ms|s|m|h|d)$/.exec(text.trim())
+  return match === null ? undefined : Math.round(Number(match[1]) * (duration_ms[match[2] ?? ''] ?? Number.NaN))
+}
+
+const size_bytes: Readonly<Record<string, number>> = {
+  B: 1,
+  kB: 1e3,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KiB: 1 << 10,
+  MiB: 1 << 20,
+  GiB: 2 ** 30,
+  TiB: 2 ** 40,
+}
+
+/** A size such as `16MiB` (binary) or `20GB` (decimal), in bytes; undefined for anything else, bare numbers too. */
+export function parseSize(text: string): number | undefined {
+  const match = /^(\d{1,9}(?:\.\d{1,3})?) ?([kKMGT]?i?B)$/.exec(text.trim())
+  const unit = size_bytes[match?.[2] ?? '']
+  return match === null || unit === undefined ? undefined : Math.round(Number(match[1]) * unit)
+}
+
+const duration = (least: string, most: string): z.ZodType<number> =>
+  quantity('a duration', 'such as 500ms, 5s or 1m', parseDuration, least, most)
+const size = (least: string, most: string): z.ZodType<number> =>
+  quantity('a size', 'such as 16MiB or 20MB', parseSize, least, most)
+
+function quantity(
+  what: string,
+  example: string,
+  parse: (text: string) => number | undefined,
+  least: string,
+  most: string,
+): z.ZodType<number> {
+  const [low, high] = [parse(least) ?? 0, parse(most) ?? 0]
+  return z.unknown().transform((given, context): number => {
+    const value = typeof given === 'string' ? parse(given) : undefined
+    const problem =
+      value === undefined
+        ? `${what} with its unit is needed, ${example}${typeof given === 'number' ? '; a bare number is not taken' : ''}`
+        : value < low || value > high
+          ? `out of range: from ${least} to ${most}`
+          : undefined
+    if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
+    return value ?? 0
+  })
+}
+
+const sourceShape = z.strictObject({
+  /** A libpq URI or key=value string; without it PG* variables say where. */
+  url: z.string().min(1, 'empty; leave it out to use the PG* environment').optional(),
+  repository: z.string().min(1, 'empty').optional(),
+})
+
+const streamShape = z.strictObject({
+  segment_age: duration('100ms', '1h').prefault('5s'),
+  segment_size: size('64KiB', '512MiB').prefault('8MiB'),
+  heartbeat: duration('1s', '1h').prefault('60s'),
+})
+
+const configShape = z.strictObject({
+  version: z.literal(1, 'this walback reads version 1'),
+  repository: z.string().min(1, 'empty').optional(),
+  sources: z
+    .record(
+      z.string(),
+      sourceShape.nullable().transform((source) => source ?? {}),
+    )
+    .default({}),
+  stream: streamShape.prefault({}),
+})
+
+export type Config = z.infer<typeof configShape> & { readonly file: string | undefined }
+
+/** Parses the text of a configuration; errors name the file, the line and the column. */
+export function parseConfig(text: string, file: string, env: Env): Config {
+  const lines = new LineCounter()
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
+  const fail = (message: string, offset: number | undefined, hint?: string): never => {
+    const at = offset === undefined ? { line: 1, col: 1 } : lines.linePos(offset)
+    throw new WalbackError('usage', `${file}:${at.line}:${at.col}: ${message}`, {
+      hint:
+        hint ?? 'keys: version, repository, sources (url, repository), stream (segment_age, segment_size, heartbeat)',
+      facts: { file, line: at.line, column: at.col },
+    })
+  }
+  const broken = document.errors[0]
+  if (broken)
+    fail(
+      `not YAML: ${broken.message}`,
+      broken.pos[0],
+      'check the indentation, and quote values with special characters',
+    )
+  if (!isMap(document.contents)) fail('a configuration is a map that begins with `version: 1`', 0)
+  expandVariables(document, env, fail)
+  const parsed = configShape.safeParse(document.toJS())
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]
+    if (issue?.code === 'unrecognized_keys') refuseKey(document, issue.path, issue.keys[0] ?? '', fail)
+    const place = issue?.path ?? []
+    const message =
+      issue?.code === 'invalid_type' && issue.input === undefined ? `${place.join('.')} is missing` : issue?.message
+    fail(`${place.length > 0 ? `${place.join('.')}: ` : ''}${message}`, offsetOf(document, place))
+  }
+  const config = parsed.data as Config
+  for (const name of Object.keys(config.sources)) {
+    try {
+      checkSourceName(name)
+    } catch (error) {
+      fail(
+        messageOf(error),
+        keyOffset(document, ['sources'], name),
+        error instanceof WalbackError ? error.hint : undefined,
+      )
+    }
+  }
+  return { ...config, file }
+}
+
+type Fail = (message: string, offset: number | undefined, hint?: string) => never
+type Path = readonly PropertyKey[]
+
+const nodeAt = (document: Document, place: Path): unknown =>
+  place.length === 0 ? document.contents : document.getIn(place, true)
+
+/** Where a value starts, or its nearest ancestor that is there. */
+function offsetOf(document: Document, place: Path): number | undefined {
+  for (let length = place.length; length >= 0; length--) {
+    const node = nodeAt(document, place.slice(0, length))
+    if (typeof node === 'object' && node !== null && 'range' in node) return (node.range as [number] | undefined)?.[0]
+  }
+  return undefined
+}
+
+function keyOffset(document: Document, place: Path, key: string): number | undefined {
+  const map = nodeAt(document, place)
+  if (!isMap(map)) return offsetOf(document, place)
+  const found = map.items.find((pair) => isScalar(pair.key) && String(pair.key.value) === key)?.key
+  return isScalar(found) ? found.range?.[0] : offsetOf(document, place)
+}
+
+function refuseKey(document: Document, place: Path, key: string, fail: Fail): never {
+  const shape = place[0] === 'sources' ? sourceShape : place[0] === 'stream' ? streamShape : configShape
+  const known = Object.keys(shape.shape)
+  const meant = nearest(key, known)
+  const where = place.length === 0 ? '' : ` in ${place.join('.')}`
+  return fail(
+    `unknown key ${JSON.stringify(key)}${where}`,
+    keyOffset(document, place, key),
+    meant === undefined ? `known keys here: ${known.join(', ')}` : `did you mean ${meant}?`,
+  )
+}
+
+/** `${VAR}` in values; after parsing, so that no value can change the structure. `$${VAR}` stands for itself. */
+function expandVariables(document: Document, env: Env, fail: Fail): void {
+  visit(document, {
+    Scalar(key, node) {
+      if (key === 'key' || typeof node.value !== 'string') return
+      node.value = node.value.replace(/(\$?)\$\{([^}]*)\}/g, (whole, escape: string, name: string) => {
+        if (escape === '$') return whole.slice(1)
+        const value = env[name]
+        if (value !== undefined) return value
+        return fail(
+          `the environment variable ${name} is not set`,
+          node.range?.[0],
+          `export ${name}, or write $\${${name}} for the text itself`,
+        )
+      })
+    },
+  })
+}
+
+/** Where a configuration is looked for when no flag names one, first found first. */
+export function configPlaces(env: Env, cwd: string): string[] {
+  const home = env['XDG_CONFIG_HOME'] || (env['HOME'] ? path.join(env['HOME'], '.config') : undefined)
+  return [
+    path.join(cwd, 'walback.yaml'),
+    ...(home === undefined ? [] : [path.join(home, 'walback', 'walback.yaml')]),
+    '/etc/walback/walback.yaml',
+  ]
+}
+
+/** Reads the configuration: the named one, which must be there, or the first of the usual places, or none. */
+export async function loadConfig(options: {
+  readonly file?: string | undefined
+  readonly env: Env
+  readonly cwd: string
+  /** The named file is about to be written, so it may be absent. */
+  readonly mayBeNew?: boolean
+}): Promise<Config | undefined> {
+  const { env, cwd } = options
+  const named = options.file ?? (env['WALBACK_CONFIG'] || undefined)
+  for (const place of named === undefined ? configPlaces(env, cwd) : [path.resolve(cwd, named)]) {
+    const text = await readIfThere(place, named === undefined || options.mayBeNew === true)
+    if (text !== undefined) return parseConfig(text, place, env)
+  }
+  return undefined
+}
+
+async function readIfThere(file: string, mayBeAbsent: boolean): Promise<string | undefined> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    if (mayBeAbsent && ['ENOENT', 'ENOTDIR'].includes(codeOf(error) ?? '')) return undefined
+    throw new WalbackError('usage', `cannot read the configuration ${file}: ${messageOf(error)}`, {
+      cause: error,
+      hint: 'check -c or WALBACK_CONFIG, and the rights on the file',
+    })
+  }
+}
+
+export interface StreamSettings {
+  readonly segmentBytes: number
+  readonly segmentAge_ms: number
+  readonly heartbeat_ms: number
+}
+
+export const streamSettings = (config: Config | undefined): StreamSettings => {
+  const { segment_age, segment_size, heartbeat } = config?.stream ?? streamShape.parse({})
+  return { segmentBytes: segment_size, segmentAge_ms: segment_age, heartbeat_ms: heartbeat }
+}
+
+/** What the command line says of where things are. */
+export interface Flags {
+  readonly source?: string | undefined
+  readonly db?: string | undefined
+  readonly repo?: string | undefined
+}
+
+/** What flags, environment and configuration come to; what nobody said is undefined. */
+export interface Effective {
+  /** Named by a flag, or the configuration's only one. */
+  readonly source: string | undefined
+  /** What the database suggests as a name, where a flag or the environment names a database. */
+  readonly suggested: string | undefined
+  /** Every name that the configuration has. */
+  readonly configured: readonly string[]
+  readonly conninfo: Conninfo | undefined
+  /** The connection string as it was given; undefined when PG* variables say where. */
+  readonly url: string | undefined
+  readonly repositoryUrl: string | undefined
+  readonly stream: StreamSettings
+}
+
+/** Flags over environment over configuration. A flag for both database and repository leaves the configuration's sources aside. */
+export function resolveSettings(flags: Flags, config: Config | undefined, env: Env): Effective {
+  const db = flags.db ?? (env['WALBACK_DB'] || undefined)
+  const repo = flags.repo ?? (env['WALBACK_REPO'] || undefined)
+  const configured = Object.keys(config?.sources ?? {})
+  const standsAlone = db !== undefined && repo !== undefined
+  const source =
+    flags.source !== undefined
+      ? checkSourceName(flags.source)
+      : !standsAlone && configured.length === 1
+        ? configured[0]
+        : undefined
+  const entry = source === undefined ? undefined : config?.sources[source]
+  const knownOnlyElsewhere =
+    flags.source !== undefined && entry === undefined && configured.length > 0 && db === undefined && repo === undefined
+  if (knownOnlyElsewhere) {
+    throw new WalbackError('usage', `the configuration ${config?.file} has no source ${flags.source}`, {
+      hint: `it has ${configured.join(', ')}`,
+    })
+  }
+  const url = db ?? entry?.url
+  const conninfo =
+    url !== undefined || entry !== undefined || namesDatabase(env) ? resolveConninfo(url ?? '', env) : undefined
+  return {
+    source,
+    suggested: conninfo === undefined ? undefined : suggestSourceName(conninfo.database),
+    configured,
+    conninfo,
+    url,
+    repositoryUrl: repo ?? resolveFolder(entry?.repository ?? config?.repository, config?.file),
+    stream: streamSettings(config),
+  }
+}
+
+/** A plain path in a configuration is meant from where the file is. */
+function resolveFolder(url: string | undefined, file: string | undefined): string | undefined {
+  if (url === undefined || file === undefined || /^[a-z][a-z0-9+.-]+:/i.test(url)) return url
+  return path.resolve(path.dirname(file), url)
+}
+
+const namesDatabase = (env: Env): boolean =>
+  ['PGHOST', 'PGHOSTADDR', 'PGPORT', 'PGDATABASE', 'PGSERVICE', 'PGUSER'].some((name) => env[name])
+
+/** The inverse of expansion. */
+const literal = (text: string): string => text.replaceAll('${', () => '$${')
+
+export interface NewConfig {
+  readonly source: string
+  /** Undefined: PG* variables say where. */
+  readonly url: string | undefined
+  readonly repositoryUrl: string
+}
+
+export type ConfigWriting =
+  | { readonly kind: 'written'; readonly file: string }
+  | { readonly kind: 'same'; readonly file: string }
+  /** Another file is there; `add` is what it lacks. */
+  | { readonly kind: 'different'; readonly file: string; readonly add: string }
+
+/** Writes a configuration for one source, readable by its owner only since the URL may hold a password. Never overwrites. */
+export async function writeConfig(file: string, content: NewConfig, env: Env): Promise<ConfigWriting> {
+  const entry = content.url === undefined ? {} : { url: literal(content.url) }
+  const whole = new Document({
+    version: 1,
+    repository: literal(content.repositoryUrl),
+    sources: { [content.source]: entry },
+  })
+  const text = whole.toString({ lineWidth: 0 })
+  const existing = await readIfThere(file, true)
+  if (existing !== undefined) return compare(file, existing, content, env)
+  await mkdir(path.dirname(file), { recursive: true })
+  const temporary = `${file}.new-${process.pid}`
+  try {
+    await writeFile(temporary, text, { mode: 0o600, flag: 'wx' })
+    await link(temporary, file)
+    return { kind: 'written', file }
+  } catch (error) {
+    if (codeOf(error) === 'EEXIST') return compare(file, (await readIfThere(file, true)) ?? '', content, env)
+    throw new WalbackError('failed', `cannot write ${file}: ${messageOf(error)}`, {
+      cause: error,
+      hint: 'give another place with -c, or --no-config',
+    })
+  } finally {
+    await rm(temporary, { force: true })
+  }
+}
+
+function compare(file: string, existing: string, content: NewConfig, env: Env): ConfigWriting {
+  const config = parseConfig(existing, file, env)
+  const entry = config.sources[content.source]
+  const repository = resolveFolder(entry?.repository ?? config.repository, file)
+  const isSameStore = repository !== undefined && openStorage(repository).url === openStorage(content.repositoryUrl).url
+  if (entry !== undefined && entry.url === content.url && isSameStore) return { kind: 'same', file }
+  const wanted = {
+    ...(content.url === undefined ? {} : { url: literal(content.url) }),
+    repository: literal(content.repositoryUrl),
+  }
+  const add = new Document({ sources: { [content.source]: wanted } }).toString({ lineWidth: 0 })
+  return { kind: 'different', file, add }
+}

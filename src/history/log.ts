@@ -1,0 +1,259 @@
+/** Which transactions did what, answered from the trailers of segments: no row is read. */
+
+import { WalbackError } from '../base/errors.ts'
+import { nearest } from '../base/nearest.ts'
+import { type Lsn, parseLsn } from '../model/lsn.ts'
+import type { Micros } from '../model/time.ts'
+import type { BaseManifest } from '../repository/base.ts'
+import type { Repository } from '../repository/repository.ts'
+import type { SegmentSummary, TransactionEntry } from '../repository/segment-format.ts'
+import { scanSegments, timeOf } from '../repository/segments.ts'
+import { readTimelines } from '../repository/timeline.ts'
+
+export const operations = ['insert', 'update', 'delete', 'truncate'] as const
+export type Operation = (typeof operations)[number]
+
+/** Rows per operation; `truncate` counts truncations, whose rows nobody counted. */
+export type OperationCounts = Readonly<Record<Operation, number>>
+
+export interface TableChange extends OperationCounts {
+  readonly schema: string
+  readonly name: string
+}
+
+export interface LoggedTransaction {
+  readonly timeline: string
+  readonly xid: bigint
+  /** Start and end of the commit record. */
+  readonly commit: Lsn
+  readonly end: Lsn
+  readonly time: Micros
+  /** Of the whole transaction, in the uncompressed stream. */
+  readonly bytes: number
+  /** What the selection asks for: the tables and operations that match it. */
+  readonly tables: readonly TableChange[]
+  /** Rows of `tables`, truncated ones not counted. */
+  readonly rows: number
+  /** Truncations in `tables`. */
+  readonly truncates: number
+  /** Whether the transaction also changed what the selection leaves out. */
+  readonly hasOther: boolean
+}
+
+export interface RowCondition {
+  readonly operator: '>' | '>=' | '<' | '<=' | '='
+  readonly rows: number
+}
+
+export interface LogSelection {
+  /** `name` or `schema.name`, with `*` for any run of characters; a table that matches one of them counts. */
+  readonly tables?: readonly string[]
+  readonly operations?: readonly Operation[]
+  readonly rows?: RowCondition
+  /** Both bounds are inclusive. */
+  readonly since?: Micros
+  readonly until?: Micros
+  readonly limit: number
+  /** `time`: the newest `limit`, newest last. `rows`: the largest `limit`, truncating ones first, then by rows. */
+  readonly sort: 'time' | 'rows'
+}
+
+export interface TransactionLog {
+  readonly transactions: readonly LoggedTransaction[]
+  /** Of all that matched, also those past the limit. */
+  readonly matched: number
+  readonly totals: OperationCounts
+}
+
+/** A matcher for table patterns. */
+export function matchTables(
+  patterns: readonly string[],
+): (table: { readonly schema: string; readonly name: string }) => boolean {
+  const expressions = patterns.map(
+    (pattern) =>
+      new RegExp(
+        `^${pattern
+          .split('*')
+          .map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'))
+          .join('.*')}$`,
+        's',
+      ),
+  )
+  return ({ schema, name }) =>
+    expressions.some((expression) => expression.test(name) || expression.test(`${schema}.${name}`))
+}
+
+/** `>100`, `>=5`, `<3`, `=1`; a bare number means at least. */
+export function parseRowCondition(text: string): RowCondition {
+  const match = /^\s*(>=|<=|>|<|=)?\s*(\d{1,15})\s*$/.exec(text)
+  if (match) return { operator: (match[1] ?? '>=') as RowCondition['operator'], rows: Number(match[2]) }
+  throw new WalbackError('usage', `not a condition on rows: ${JSON.stringify(text)}`, {
+    hint: "write it as '>100', '>=5', '<3' or '=1', in quotes",
+  })
+}
+
+/** How many rows a truncation took nobody knows, so one fulfils any lower bound and no upper one. */
+function fulfils(condition: RowCondition | undefined, rows: number, truncates: number): boolean {
+  if (condition === undefined) return true
+  switch (condition.operator) {
+    case '>':
+      return truncates > 0 || rows > condition.rows
+    case '>=':
+      return truncates > 0 || rows >= condition.rows
+    case '<':
+      return truncates === 0 && rows < condition.rows
+    case '<=':
+      return truncates === 0 && rows <= condition.rows
+    case '=':
+      return truncates === 0 && rows === condition.rows
+  }
+}
+
+/** Selects from trailers of one timeline, or of several in their order. Transactions without rows, such as walback's own, are left out. */
+export function selectTransactions(
+  segments: Iterable<{ readonly timeline: string; readonly segment: SegmentSummary }>,
+  selection: LogSelection,
+): TransactionLog {
+  const selector = new Selector(selection)
+  for (const { timeline, segment } of segments) selector.offer(timeline, segment)
+  return selector.result()
+}
+
+class Selector {
+  private readonly selection: LogSelection
+  private readonly matchesTable: (table: { readonly schema: string; readonly name: string }) => boolean
+  private readonly wanted: ReadonlySet<Operation>
+  private readonly totals = { insert: 0, update: 0, delete: 0, truncate: 0 }
+  private readonly kept: Shortlist
+
+  constructor(selection: LogSelection) {
+    this.selection = selection
+    this.matchesTable = selection.tables === undefined ? () => true : matchTables(selection.tables)
+    this.wanted = new Set<Operation>(selection.operations ?? operations)
+    this.kept = new Shortlist(selection)
+  }
+
+  offer(timeline: string, segment: SegmentSummary): void {
+    for (const entry of segment.trailer.transactions) {
+      if (entry.counts.length === 0 || !isWithin(timeOf(entry), this.selection)) continue
+      const { tables, hasOther } = changesOf(entry, segment, this.matchesTable, this.wanted)
+      if (tables.length === 0) continue
+      const rows = tables.reduce((sum, table) => sum + table.insert + table.update + table.delete, 0)
+      const truncates = tables.reduce((sum, table) => sum + table.truncate, 0)
+      if (!fulfils(this.selection.rows, rows, truncates)) continue
+      for (const table of tables) for (const operation of operations) this.totals[operation] += table[operation]
+      const { xid, commit, end, bytes } = entry
+      this.kept.add({
+        timeline,
+        xid: BigInt(xid),
+        commit: parseLsn(commit),
+        end: parseLsn(end),
+        time: timeOf(entry),
+        bytes,
+        tables,
+        rows,
+        truncates,
+        hasOther,
+      })
+    }
+  }
+
+  result(): TransactionLog {
+    return { transactions: this.kept.take(), matched: this.kept.matched, totals: this.totals }
+  }
+}
+
+const isWithin = (time: Micros, { since, until }: LogSelection): boolean =>
+  (since === undefined || time >= since) && (until === undefined || time <= until)
+
+function changesOf(
+  entry: TransactionEntry,
+  segment: SegmentSummary,
+  matchesTable: (table: { readonly schema: string; readonly name: string }) => boolean,
+  wanted: ReadonlySet<Operation>,
+): { tables: TableChange[]; hasOther: boolean } {
+  const tables: TableChange[] = []
+  let hasOther = false
+  for (const [place, ...counts] of entry.counts) {
+    const { schema, name } = segment.trailer.tables[place] ?? { schema: '', name: `relation ${place}` }
+    const count = (operation: Operation, index: number): number => (wanted.has(operation) ? (counts[index] ?? 0) : 0)
+    const change = {
+      schema,
+      name,
+      insert: count('insert', 0),
+      update: count('update', 1),
+      delete: count('delete', 2),
+      truncate: count('truncate', 3),
+    }
+    const all = counts.reduce((sum, one) => sum + one, 0)
+    const selected = change.insert + change.update + change.delete + change.truncate
+    if (selected > 0 && matchesTable(change)) tables.push(change)
+    if (selected < all || !matchesTable(change)) hasOther = true
+  }
+  return { tables, hasOther }
+}
+
+/** Keeps the best `limit` of however many come, in bounded memory. */
+class Shortlist {
+  matched = 0
+  private found: LoggedTransaction[] = []
+  private readonly limit: number
+  private readonly byRows: boolean
+
+  constructor(selection: LogSelection) {
+    this.limit = selection.limit
+    this.byRows = selection.sort === 'rows'
+  }
+
+  add(transaction: LoggedTransaction): void {
+    this.matched++
+    this.found.push(transaction)
+    if (this.found.length >= 2 * this.limit + 1000) this.found = this.take()
+  }
+
+  take(): LoggedTransaction[] {
+    if (!this.byRows) return this.limit === 0 ? [] : this.found.slice(-this.limit)
+    return [...this.found].sort((a, b) => b.truncates - a.truncates || b.rows - a.rows).slice(0, this.limit)
+  }
+}
+
+/** Reads the trailers, one after the other, and selects. A pattern that no table has is refused, with the nearest name. */
+export async function readLog(
+  repository: Repository,
+  source: string,
+  selection: LogSelection,
+  options: { readonly bases?: readonly BaseManifest[]; readonly signal?: AbortSignal } = {},
+): Promise<TransactionLog> {
+  const known = new Map<string, TableName>()
+  const learn = (table: TableName): unknown => known.set(`${table.schema}.${table.name}`, table)
+  for (const base of options.bases ?? []) base.tables.forEach(learn)
+  const selector = new Selector(selection)
+  for (const timeline of await readTimelines(repository, source, options.signal)) {
+    for await (const segment of scanSegments(repository, timeline, { signal: options.signal })) {
+      segment.trailer.tables.forEach(learn)
+      selector.offer(timeline.id, segment)
+    }
+  }
+  for (const pattern of selection.tables ?? []) refuseUnknownTable(pattern, known)
+  return selector.result()
+}
+
+interface TableName {
+  readonly schema: string
+  readonly name: string
+}
+
+function refuseUnknownTable(pattern: string, known: ReadonlyMap<string, TableName>): void {
+  const matches = matchTables([pattern])
+  if ([...known.values()].some(matches)) return
+  const meant = nearest(pattern, pattern.includes('.') ? known.keys() : [...known.values()].map((table) => table.name))
+  const some = [...known.keys()].sort().slice(0, 8)
+  throw new WalbackError('usage', `there is no table ${JSON.stringify(pattern)} in the archive`, {
+    hint:
+      meant !== undefined
+        ? `did you mean ${meant}?`
+        : some.length > 0
+          ? `it has ${some.join(', ')}${known.size > some.length ? `, and ${known.size - some.length} more` : ''}`
+          : 'it holds no rows yet',
+  })
+}

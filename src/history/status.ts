@@ -1,0 +1,184 @@
+/** What can be restored: windows, and the gaps between them. */
+import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
+import type { Micros } from '../model/time.ts'
+import { type BaseManifest, readManifests } from '../repository/base.ts'
+import { segmentsPrefix } from '../repository/layout.ts'
+import type { Repository } from '../repository/repository.ts'
+import type { SegmentSummary } from '../repository/segment-format.ts'
+import { listSegments, readAhead, timeOf } from '../repository/segments.ts'
+import { readTimelines, type Timeline } from '../repository/timeline.ts'
+
+export interface Point {
+  readonly lsn: Lsn
+  readonly time: Micros
+}
+
+/** Every transaction that committed between the two is a valid recovery target. */
+export interface Window {
+  readonly timeline: string
+  /** The base that opens it, as of its snapshot. */
+  readonly from: Point
+  /** The last commit that is archived. */
+  readonly to: Point
+}
+
+/** What no target can name; `to` is undefined where nothing restorable follows yet. */
+export interface Gap {
+  readonly from: Point
+  readonly to: Point | undefined
+  readonly reason: string
+}
+
+export interface Coverage {
+  readonly windows: readonly Window[]
+  readonly gaps: readonly Gap[]
+}
+
+/** An unbroken run of a timeline's segments; a second one exists only where objects were lost. */
+interface Run {
+  readonly timeline: Timeline
+  readonly start: Lsn
+  readonly segments: readonly SegmentSummary[]
+  /** Why it does not carry on the run before it. */
+  readonly reason: string | undefined
+}
+
+/**
+ * A base opens a window once the archive reaches the position it was taken at: before that, transactions whose commit
+ * came before it and that the base does not see may be missing. The window ends at the last commit.
+ */
+export function coverageOf(
+  timelines: readonly Timeline[],
+  manifests: readonly BaseManifest[],
+  segments: ReadonlyMap<string, readonly SegmentSummary[]>,
+): Coverage {
+  const windows: Window[] = []
+  const gaps: Gap[] = []
+  let reason: string | undefined
+  for (const timeline of timelines) {
+    for (const run of runsOf(timeline, segments.get(timeline.id) ?? [])) {
+      reason = run.reason ?? reason
+      const window = windowOf(run, manifests)
+      if (window === undefined) continue
+      const last = windows.at(-1)
+      if (last) gaps.push({ from: last.to, to: window.from, reason: reason ?? 'the stream was broken' })
+      windows.push(window)
+      reason = undefined
+    }
+  }
+  const last = windows.at(-1)
+  if (last && reason !== undefined) gaps.push({ from: last.to, to: undefined, reason })
+  return { windows, gaps }
+}
+
+function runsOf(timeline: Timeline, segments: readonly SegmentSummary[]): Run[] {
+  const runs: { timeline: Timeline; start: Lsn; segments: SegmentSummary[]; reason: string | undefined }[] = [
+    { timeline, start: parseLsn(timeline.start), segments: [], reason: timeline.parent?.reason },
+  ]
+  let end = parseLsn(timeline.start)
+  for (const segment of segments) {
+    if (segment.start !== end) {
+      const reason = `segments are missing between ${formatLsn(end)} and ${formatLsn(segment.start)}`
+      runs.push({ timeline, start: segment.start, segments: [], reason })
+    }
+    runs.at(-1)?.segments.push(segment)
+    end = segment.end
+  }
+  return runs
+}
+
+function windowOf(run: Run, manifests: readonly BaseManifest[]): Window | undefined {
+  const end = run.segments.at(-1)?.end ?? run.start
+  const bases = manifests
+    .filter((base) => base.timeline === run.timeline.id)
+    .map((base): Point => ({ lsn: parseLsn(base.lsn), time: timeOf(base) }))
+    .filter((base) => base.lsn >= run.start && base.lsn <= end)
+    .sort((a, b) => (a.lsn < b.lsn ? -1 : 1))
+  const from = bases[0]
+  if (from === undefined) return undefined
+  const commit = lastCommit(run.segments)
+  const to = commit === undefined || commit.lsn < from.lsn ? from : commit
+  return { timeline: run.timeline.id, from, to: { lsn: maxLsn(to.lsn, from.lsn), time: to.time } }
+}
+
+function lastCommit(segments: readonly SegmentSummary[]): Point | undefined {
+  for (const { trailer } of segments.toReversed()) {
+    const last = trailer.transactions.at(-1)
+    if (last) return { lsn: parseLsn(last.end), time: timeOf(last) }
+  }
+  return undefined
+}
+
+export interface MarkPoint extends Point {
+  readonly timeline: string
+  readonly name: string
+}
+
+/** Every mark in the archive, oldest first. */
+export function marksOf(
+  timelines: readonly Timeline[],
+  segments: ReadonlyMap<string, readonly SegmentSummary[]>,
+): MarkPoint[] {
+  return timelines.flatMap((timeline) =>
+    (segments.get(timeline.id) ?? []).flatMap(({ trailer }) =>
+      trailer.transactions.flatMap((entry) =>
+        (entry.marks ?? []).map((name) => ({
+          timeline: timeline.id,
+          name,
+          lsn: parseLsn(entry.end),
+          time: timeOf(entry),
+        })),
+      ),
+    ),
+  )
+}
+
+/** Everything the repository says about a source. */
+export interface Holdings extends Coverage {
+  readonly source: string
+  readonly timelines: readonly Timeline[]
+  readonly bases: readonly BaseManifest[]
+  readonly marks: readonly MarkPoint[]
+  /** Where the archive of the last timeline ends, with the server's clock then. */
+  readonly end: Point | undefined
+  readonly segments: { readonly count: number; readonly stored_bytes: number; readonly transactions: number }
+}
+
+/** Reads manifests and trailers, no rows. A segment that is missing shows as a gap, not as a failure. */
+export async function readHoldings(repository: Repository, source: string, signal?: AbortSignal): Promise<Holdings> {
+  const timelines = await readTimelines(repository, source, signal)
+  const bases = await readManifests(repository, source, signal)
+  const segments = new Map<string, SegmentSummary[]>()
+  let [count, stored_bytes, transactions] = [0, 0, 0]
+  for (const timeline of timelines) {
+    const stored = await listSegments(repository, timeline, signal)
+    const summaries: SegmentSummary[] = []
+    for await (const summary of readAhead(repository, stored, signal)) {
+      transactions += summary.trailer.transactions.length
+      summaries.push(withoutDetails(summary))
+    }
+    segments.set(timeline.id, summaries)
+    count += summaries.length
+    // With the parts of transactions that span segments.
+    for await (const { size_bytes } of repository.storage.list(segmentsPrefix(source, timeline.id), { signal }))
+      stored_bytes += size_bytes
+  }
+  const last = timelines.at(-1)
+  const newest = last === undefined ? undefined : segments.get(last.id)?.at(-1)
+  return {
+    source,
+    timelines,
+    bases,
+    marks: marksOf(timelines, segments),
+    end: newest === undefined ? undefined : { lsn: newest.end, time: timeOf(newest.trailer) },
+    segments: { count, stored_bytes, transactions },
+    ...coverageOf(timelines, bases, segments),
+  }
+}
+
+/** Of a segment's transactions only the last and those with marks: an archive has millions. */
+function withoutDetails(segment: SegmentSummary): SegmentSummary {
+  const { transactions } = segment.trailer
+  const kept = transactions.filter((entry, place) => entry.marks !== undefined || place === transactions.length - 1)
+  return { ...segment, trailer: { ...segment.trailer, transactions: kept } }
+}

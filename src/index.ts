@@ -1,0 +1,66 @@
+/** walback's public face: what the command line, the agent and programs of others may use. */
+
+export { type BaseBackupOptions, type BaseProgress, takeBase } from './backup/base-backup.ts'
+export { sleep, throwIfAborted } from './base/abort.ts'
+export { codeOf, type ErrorCode, exitStatus, messageOf, WalbackError } from './base/errors.ts'
+export { nearest } from './base/nearest.ts'
+export { version } from './base/version.ts'
+export { completeBase } from './capture/complete-base.ts'
+export { emit } from './capture/heartbeat.ts'
+export {
+  type CaptureSessionOptions,
+  captureContinuously,
+  captureUpToNow,
+  requireTimeline,
+} from './capture/session.ts'
+export { planSetup, type SetupOptions, type SetupPlan, setUp } from './capture/setup.ts'
+export { supervise } from './capture/supervise.ts'
+export { hasNothing, namesOf, planTeardown, type TeardownPlan, tearDown } from './capture/teardown.ts'
+export {
+  type LoggedTransaction,
+  type LogSelection,
+  type Operation,
+  operations,
+  parseRowCondition,
+  readLog,
+  selectTransactions,
+  type TableChange,
+  type TransactionLog,
+} from './history/log.ts'
+export {
+  type Coverage,
+  coverageOf,
+  type Gap,
+  type Holdings,
+  type MarkPoint,
+  type Point,
+  readHoldings,
+  type Window,
+} from './history/status.ts'
+export { formatLsn, type Lsn, parseLsn } from './model/lsn.ts'
+export type { RecoveryTarget } from './model/target.ts'
+export {
+  formatTime,
+  formatTimeIn,
+  localZone,
+  type Micros,
+  micros,
+  nowMicros,
+  parseTime,
+  type TimeReading,
+} from './model/time.ts'
+export { type ConnectOptions, connect } from './postgres/connect.ts'
+export { type Conninfo, describeConninfo, resolveConninfo, withDatabase } from './postgres/conninfo.ts'
+export { type EmbeddedServer, startEmbedded } from './postgres/embedded.ts'
+export { readSlot, readSourceFacts, type SlotState, type SourceFacts } from './postgres/source.ts'
+export { type BaseManifest, type BaseTable, readManifests } from './repository/base.ts'
+export { checkSourceName, suggestSourceName } from './repository/layout.ts'
+export { Repository } from './repository/repository.ts'
+export type { SegmentSummary, TransactionEntry } from './repository/segment-format.ts'
+export { scanSegments, timeOf } from './repository/segments.ts'
+export { currentTimeline, readTimelines, type Timeline } from './repository/timeline.ts'
+export { planRestore, type RestorePlan } from './restore/plan.ts'
+export type { RestoreProgress } from './restore/progress.ts'
+export { type RestoreOptions, type RestoreReport, restore } from './restore/restore.ts'
+export { openStorage } from './storage/open.ts'
+export type { Storage } from './storage/storage.ts'

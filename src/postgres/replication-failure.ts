@@ -1,0 +1,57 @@
+import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
+
+/**
+ * Turns the failure of a query into what a person can act on. A connection that broke, or a server that is stopping,
+ * starting or full (SQLSTATE classes 08, 53 and 57), may be tried again; node-postgres gives broken connections no code.
+ */
+export function explainSessionFailure(error: unknown): WalbackError {
+  if (error instanceof WalbackError) return error
+  const [code, message] = [codeOf(error), messageOf(error)]
+  const isSqlState = code !== undefined && /^[0-9A-Z]{5}$/.test(code) && !/^E[A-Z]+$/.test(code)
+  return new WalbackError('database', `the database did not answer: ${message}`, {
+    cause: error,
+    hint: 'see the server log for the reason',
+    retryable: isSqlState ? /^(08|53|57)/.test(code) : code !== undefined || /connection/i.test(message),
+  })
+}
+
+/** Turns the server's refusal of a change stream, or the loss of one, into what a person can act on. */
+export function explainReplicationFailure(
+  error: unknown,
+  stream: { readonly slot: string; readonly publications: readonly string[] },
+): WalbackError {
+  if (error instanceof WalbackError) return error
+  const [code, message] = [codeOf(error), messageOf(error)]
+  const failure = (
+    kind: 'locked' | 'gap' | 'database' | 'prerequisite',
+    what: string,
+    hint: string,
+    retryable = false,
+  ) => new WalbackError(kind, what, { hint, cause: error, retryable })
+  if (code === '55006') {
+    return failure(
+      'locked',
+      `the replication slot ${stream.slot} is in use: ${message}`,
+      'another walback agent is capturing this source; stop it first, or let it do the work',
+      true,
+    )
+  }
+  if (code === '42704' && /publication/.test(message)) {
+    return failure('prerequisite', message, 'run `walback init` again: it makes the publication that was dropped')
+  }
+  if (code === '42704') {
+    return failure(
+      'gap',
+      `the replication slot is gone: ${message}`,
+      'changes since its loss are not in the stream; run `walback init` to begin a new timeline, then `walback backup --full`',
+    )
+  }
+  if (code === '55000' && /slot/.test(message)) {
+    return failure(
+      'gap',
+      `the replication slot cannot be read any more: ${message}`,
+      'the server has thrown away log that walback had not read; drop the slot with `walback uninstall`, run `walback init`, then `walback backup --full`',
+    )
+  }
+  return failure('database', `the change stream was lost: ${message}`, 'see the server log for the reason', true)
+}

@@ -1,0 +1,255 @@
+import type { EventEmitter } from 'node:events'
+import type { Duplex } from 'node:stream'
+import type pg from 'pg'
+import { WalbackError } from '../base/errors.ts'
+import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
+import { formatLsn, type Lsn, lsn, maxLsn, zeroLsn } from '../model/lsn.ts'
+import { fromPostgresTime, type Micros, nowMicros, toPostgresTime } from '../model/time.ts'
+import type { Conninfo } from './conninfo.ts'
+import { MessageSplitter } from './message-splitter.ts'
+import { explainReplicationFailure } from './replication-failure.ts'
+import { openRowSession } from './row-session.ts'
+
+export interface StreamedMessage {
+  readonly lsn: Lsn
+  readonly message: Buffer
+}
+
+/** What arrived together. */
+export interface StreamBatch {
+  readonly messages: readonly StreamedMessage[]
+  /** Set when a keepalive came after the last message: everything up to `walEnd` has been sent. */
+  readonly keepalive: { readonly walEnd: Lsn } | undefined
+  /** The server's clock when it sent the last of it. */
+  readonly time: Micros
+}
+
+export interface ReplicationOptions {
+  readonly slot: string
+  readonly publications: readonly string[]
+  /** Where to begin: the server sends whole transactions whose commit record starts at or after it. */
+  readonly start: Lsn
+  readonly application: string
+  readonly signal?: AbortSignal | undefined
+}
+
+/**
+ * The change stream of a slot: CopyData of a walsender, taken from a `pg` client in replication mode. The server hears
+ * of positions that were `confirm`ed here and of no others (docs/decisions/0002).
+ *
+ * Received bytes that nobody has read yet are bounded: past the bound the socket is paused, and TCP holds the server.
+ * A status message goes out on a timer, whatever the reader is doing, so that the server does not give us up.
+ */
+export class ReplicationStream implements AsyncDisposable {
+  private readonly client: pg.Client
+  private readonly connection: WalsenderConnection
+  private messages: StreamedMessage[] = []
+  private queuedBytes = 0
+  private keepalive: { walEnd: Lsn } | undefined
+  private time: Micros = nowMicros()
+  private wake: () => void = () => undefined
+  private outcome: { readonly error: WalbackError | undefined } | undefined
+  private finished: Promise<void> = Promise.resolve()
+  private timer: NodeJS.Timeout | undefined
+  private isClosing = false
+  private confirmed: Lsn
+  private received: Lsn
+  private askedAt: Lsn = zeroLsn
+  private asked_ms: number[] = []
+
+  /** Connects and starts streaming. A slot that is taken, lost or absent is an error of its own. */
+  static async open(conninfo: Conninfo, options: ReplicationOptions): Promise<ReplicationStream> {
+    const signal = options.signal === undefined ? {} : { signal: options.signal }
+    let stream: ReplicationStream | undefined
+    try {
+      const client = await openRowSession(conninfo, { replication: true, application: options.application, ...signal })
+      stream = new ReplicationStream(client, options.start)
+      await stream.begin(options)
+      return stream
+    } catch (error) {
+      await stream?.[Symbol.asyncDispose]()
+      throw explainReplicationFailure(error, options)
+    }
+  }
+
+  private constructor(client: pg.Client, start: Lsn) {
+    this.client = client
+    // The types of `pg` leave out what its replication mode emits.
+    this.connection = (client as unknown as { connection: WalsenderConnection }).connection
+    this.confirmed = start
+    this.received = start
+  }
+
+  private async begin(options: ReplicationOptions): Promise<void> {
+    const { rows } = await this.client.query<{ ms: string }>(
+      `SELECT setting AS ms FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'`,
+    )
+    const started = new Promise<void>((resolve) => this.connection.once('replicationStart', resolve))
+    this.takeOver()
+    this.finished = this.client
+      .query(
+        `START_REPLICATION SLOT ${quoteIdent(options.slot)} LOGICAL ${formatLsn(options.start)} ` +
+          `(proto_version '1', publication_names ${quoteLiteral(options.publications.map(quoteIdent).join(','))}, messages 'true')`,
+      )
+      .then(
+        () => this.end(undefined),
+        (error: unknown) => this.end(explainReplicationFailure(error, options)),
+      )
+    await Promise.race([started, this.finished])
+    if (this.outcome) throw this.outcome.error ?? streamEnded()
+    this.timer = setInterval(() => this.sendStatus(), statusInterval_ms(Number(rows[0]?.ms ?? 0)))
+  }
+
+  /**
+   * Reads the socket itself from now on. pg's parser would copy every message, and hand out memory that it writes later
+   * messages into, so that what is queued here would change; it still gets what is not CopyData.
+   */
+  private takeOver(): void {
+    const { stream } = this.connection
+    const [parse] = stream.listeners('data') as ((chunk: Buffer) => void)[]
+    stream.removeAllListeners('data')
+    const splitter = new MessageSplitter()
+    stream.on('data', (chunk: Buffer) => {
+      // Node reads into 64 KiB, however little comes: a queue of short reads would hold many times what it counts.
+      const bytes = chunk.length < wholeRead_bytes ? Buffer.from(chunk) : chunk
+      splitter.push(bytes, (type, body, whole) => {
+        if (type === copyData) this.take(body)
+        else parse?.(whole)
+      })
+    })
+  }
+
+  /**
+   * What has arrived since the last call; waits up to `timeout_ms` for something, and gives undefined when nothing came.
+   * Throws once the stream has ended and everything that came has been read.
+   */
+  async read(timeout_ms: number): Promise<StreamBatch | undefined> {
+    if (this.isEmpty && !this.outcome && timeout_ms > 0) await this.arrival(timeout_ms)
+    if (this.isEmpty) {
+      if (this.outcome) throw this.outcome.error ?? streamEnded()
+      return undefined
+    }
+    const batch: StreamBatch = { messages: this.messages, keepalive: this.keepalive, time: this.time }
+    this.messages = []
+    this.keepalive = undefined
+    this.queuedBytes = 0
+    if (this.connection.stream.isPaused()) this.connection.stream.resume()
+    return batch
+  }
+
+  /** Tells the server that everything up to `position` is durable, so that it may let go of the log before it. */
+  confirm(position: Lsn): void {
+    this.confirmed = maxLsn(this.confirmed, position)
+    this.sendStatus()
+  }
+
+  /**
+   * True once the server behaves as one that is shutting down: it asks for replies in quick succession without sending
+   * anything (WalSndDone repeats a keepalive until we have confirmed the end of its log). A server at work asks once
+   * in half of wal_sender_timeout.
+   */
+  get isDraining(): boolean {
+    const [first, last] = [this.asked_ms.at(0), this.asked_ms.at(-1)]
+    return this.asked_ms.length === drainingRequests && first !== undefined && (last ?? 0) - first < drainingWithin_ms
+  }
+
+  /** Says goodbye, so that the server frees the slot at once; waits briefly for its answer. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.timer)
+    this.isClosing = true
+    if (!this.outcome && this.timer !== undefined) {
+      this.sendStatus()
+      this.connection.stream.resume()
+      this.connection.endCopyFrom()
+      await Promise.race([this.finished, new Promise((resolve) => setTimeout(resolve, goodbye_ms).unref())])
+    }
+    this.connection.stream.destroy()
+    await this.client.end().catch(() => undefined)
+  }
+
+  private get isEmpty(): boolean {
+    return this.messages.length === 0 && this.keepalive === undefined
+  }
+
+  private async arrival(timeout_ms: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, timeout_ms)
+      this.wake = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+    this.wake = () => undefined
+  }
+
+  private take(chunk: Buffer): void {
+    // What still comes while we say goodbye would fill the queue, and a full queue stops the reading.
+    if (this.isClosing) return
+    if (chunk[0] === xLogData) {
+      this.time = fromPostgresTime(chunk.readBigInt64BE(17))
+      this.messages.push({ lsn: lsn(chunk.readBigUInt64BE(1)), message: chunk.subarray(25) })
+      this.received = maxLsn(this.received, lsn(chunk.readBigUInt64BE(9)))
+      this.keepalive = undefined
+      this.asked_ms = []
+      this.queuedBytes += chunk.length
+      if (this.queuedBytes > queueBytes) this.connection.stream.pause()
+    } else if (chunk[0] === primaryKeepalive) {
+      const walEnd = lsn(chunk.readBigUInt64BE(1))
+      this.time = fromPostgresTime(chunk.readBigInt64BE(9))
+      this.received = maxLsn(this.received, walEnd)
+      this.keepalive = { walEnd }
+      if (chunk[17] === 1) this.replyRequested(walEnd)
+    }
+    this.wake()
+  }
+
+  private replyRequested(walEnd: Lsn): void {
+    if (walEnd !== this.askedAt) this.asked_ms = []
+    this.askedAt = walEnd
+    this.asked_ms = [...this.asked_ms, performance.now()].slice(-drainingRequests)
+    this.sendStatus()
+  }
+
+  private end(error: WalbackError | undefined): void {
+    this.outcome ??= { error }
+    clearInterval(this.timer)
+    this.wake()
+  }
+
+  /** Standby status update: written, flushed and applied positions, our clock, no reply wanted. */
+  private sendStatus(): void {
+    if (this.outcome) return
+    const status = Buffer.alloc(34)
+    status[0] = standbyStatus
+    status.writeBigUInt64BE(maxLsn(this.received, this.confirmed), 1)
+    status.writeBigUInt64BE(this.confirmed, 9)
+    status.writeBigUInt64BE(this.confirmed, 17)
+    status.writeBigInt64BE(toPostgresTime(nowMicros()), 25)
+    this.connection.sendCopyFromChunk(status)
+  }
+}
+
+/** The part of pg's Connection that replication needs. */
+interface WalsenderConnection extends EventEmitter {
+  readonly stream: Duplex
+  once(event: 'replicationStart', listener: () => void): this
+  sendCopyFromChunk(chunk: Buffer): void
+  endCopyFrom(): void
+}
+
+const [copyData, xLogData, primaryKeepalive, standbyStatus] = [0x64, 0x77, 0x6b, 0x72]
+const queueBytes = 4 << 20
+const wholeRead_bytes = 32 << 10
+const goodbye_ms = 2000
+const drainingRequests = 3
+// Far below half of the shortest wal_sender_timeout in use: a server at work that asks so often is not to be left.
+const drainingWithin_ms = 250
+
+/** A third of the server's patience, at most ten seconds; zero means that the server waits for ever. */
+export function statusInterval_ms(walSenderTimeout_ms: number): number {
+  const third = walSenderTimeout_ms > 0 ? walSenderTimeout_ms / 3 : Number.POSITIVE_INFINITY
+  return Math.max(100, Math.min(10_000, third))
+}
+
+const streamEnded = (): WalbackError =>
+  new WalbackError('database', 'the server ended the change stream', { retryable: true })

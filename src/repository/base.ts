@@ -1,0 +1,84 @@
+import { z } from 'zod'
+import { databaseShape, largeObjectShape, roleShape, sequenceShape } from '../model/catalog.ts'
+import { basesPrefix, manifestKey } from './layout.ts'
+import { type Repository, readJson, sealedJson } from './repository.ts'
+
+const objectReference = z.object({ key: z.string(), size_bytes: z.number(), sha256: z.string() })
+export type ObjectReference = z.infer<typeof objectReference>
+
+const baseTable = z.object({
+  oid: z.number(),
+  schema: z.string(),
+  name: z.string(),
+  /** Columns whose values are stored, in their order: all but generated ones. */
+  columns: z.array(z.string()),
+  /** The columns' types on the source, as `oid.modifier`: rows of the stream must still have them. */
+  types: z.array(z.string()).optional(),
+  /** Of a configuration table of an extension: which of its rows are to be restored, as `WHERE …`, or nothing for all. */
+  extension: z.object({ condition: z.string() }).optional(),
+  /** The partitioned table to load its rows through: a partition by the hash of an enum is another in another database. */
+  via: z.object({ schema: z.string(), name: z.string() }).optional(),
+  rows: z.number(),
+  /** The order-free hash of the rows (codec/row-hash.ts). */
+  hash: z.string(),
+  pieces: z.array(objectReference.extend({ rows: z.number() })),
+})
+export type BaseTable = z.infer<typeof baseTable>
+
+const manifestShape = z.object({
+  walback: z.literal('base'),
+  format: z.literal(1),
+  id: z.string(),
+  source: z.string(),
+  timeline: z.string(),
+  started: z.string(),
+  finished: z.string(),
+  walbackVersion: z.string(),
+  serverVersion: z.number(),
+  systemIdentifier: z.string(),
+  database: databaseShape,
+  /** `pg_current_snapshot()` of every part: the stream's transactions that it sees are in the base. */
+  snapshot: z.string(),
+  /** The insert position just after the snapshot: every transaction in the base has its commit record before it. */
+  lsn: z.string(),
+  /** The server's clock just after the snapshot, microseconds since 1970. */
+  time: z.string(),
+  schema: z.object({ tool: z.string(), preData: objectReference, postData: objectReference }),
+  tables: z.array(baseTable),
+  /** Ids of tables that the stream may name and whose rows are not here: partitioned ones, and what extensions fill. */
+  tablesWithoutRows: z.array(z.number()).default([]),
+  sequences: z.array(sequenceShape),
+  /** Populated materialized views in the order in which they can be refreshed. */
+  materializedViews: z.array(z.object({ schema: z.string(), name: z.string() })),
+  largeObjects: z.object({
+    objects: z.array(largeObjectShape),
+    data: z.array(objectReference),
+  }),
+  roles: z.array(roleShape),
+  raw_bytes: z.number(),
+  stored_bytes: z.number(),
+})
+export type BaseManifest = z.infer<typeof manifestShape>
+
+/** Completes a base: an object tree without a manifest is not a base. */
+export async function writeManifest(repository: Repository, manifest: BaseManifest): Promise<void> {
+  const key = manifestKey(manifest.source, manifest.id)
+  await repository.storage.put(key, sealedJson(manifest), { ifAbsent: true })
+}
+
+export const readManifest = (repository: Repository, source: string, base: string): Promise<BaseManifest> =>
+  readJson(repository.storage, manifestKey(source, base), manifestShape)
+
+/** All complete bases of a source, oldest first by the position they were taken at, not by name. */
+export async function readManifests(
+  repository: Repository,
+  source: string,
+  signal?: AbortSignal,
+): Promise<BaseManifest[]> {
+  const manifests: BaseManifest[] = []
+  for await (const { key } of repository.storage.list(basesPrefix(source), { signal })) {
+    const id = /\/([^/]+)\/manifest\.json$/.exec(key)?.[1]
+    if (id !== undefined) manifests.push(await readManifest(repository, source, id))
+  }
+  return manifests.sort((a, b) => a.timeline.localeCompare(b.timeline) || Number(BigInt(a.time) - BigInt(b.time)))
+}

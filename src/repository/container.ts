@@ -1,0 +1,252 @@
+import { createHash, type Hash, hash } from 'node:crypto'
+import { compressFrameSync, decompressFrameSync } from 'lz4-napi'
+import { assert } from '../base/assert.ts'
+import { WalbackError } from '../base/errors.ts'
+import {
+  type Block,
+  blockHeadBytes,
+  decompressBlock,
+  frameHeadBytes,
+  frameMagic,
+  maxBlockRawBytes,
+  parseBlockHead,
+  skippableFrame,
+} from '../codec/block.ts'
+import { readAll, type Storage } from '../storage/storage.ts'
+import { ByteReader } from './byte-reader.ts'
+
+/**
+ * The container: the one file format of segments and of rows. Header, blocks, trailer, footer, each an LZ4 frame or a
+ * skippable one. Specified by byte offset in docs/repository-format.md.
+ */
+const magic = Buffer.from('WALBACK\n', 'latin1')
+export const containerVersion = 1
+const footerContentBytes = 64
+export const footerBytes = frameHeadBytes + footerContentBytes
+
+/** Assembles a container: `header`, then `add` for every block, then `end`; each returns the bytes to write next. */
+export class ContainerWriter {
+  private readonly digest: Hash = createHash('sha256')
+  private blocks = 0
+  private raw = 0
+  private written = 0
+  private sum: string | undefined
+
+  header(header: object): Buffer {
+    assert(this.written === 0, 'the header comes first')
+    const content = Buffer.concat([
+      magic,
+      Buffer.from([containerVersion, 0, 0, 0]),
+      Buffer.from(JSON.stringify(header)),
+    ])
+    return this.account(skippableFrame(frameMagic.header, content))
+  }
+
+  add(block: Block): Buffer {
+    this.blocks++
+    this.raw += block.rawBytes
+    return this.account(block.bytes)
+  }
+
+  /** The trailer and the footer. Afterwards `sha256` and `size_bytes` name the object. */
+  end(trailer: object): Buffer {
+    const trailerOffset = this.written
+    const packed = compressFrameSync(Buffer.from(JSON.stringify(trailer)), {
+      contentChecksum: true,
+      blockChecksums: true,
+    })
+    const bytes = this.account(skippableFrame(frameMagic.trailer, packed))
+    const footer = Buffer.alloc(footerContentBytes)
+    footer.writeBigUInt64LE(BigInt(trailerOffset), 0)
+    footer.writeBigUInt64LE(BigInt(this.raw), 8)
+    footer.writeUInt32LE(this.blocks, 16)
+    const digest = this.digest.digest()
+    digest.copy(footer, 24)
+    magic.copy(footer, 56)
+    this.sum = digest.toString('hex')
+    this.written += footerBytes
+    return Buffer.concat([bytes, skippableFrame(frameMagic.footer, footer)])
+  }
+
+  /** SHA-256 of everything before the footer: the object's name in trailers and manifests. */
+  get sha256(): string {
+    assert(this.sum !== undefined, 'the container has been ended')
+    return this.sum
+  }
+
+  get size_bytes(): number {
+    return this.written
+  }
+
+  get rawBytes(): number {
+    return this.raw
+  }
+
+  private account(bytes: Buffer): Buffer {
+    this.digest.update(bytes)
+    this.written += bytes.length
+    return bytes
+  }
+}
+
+export type ContainerPart =
+  | { readonly kind: 'header'; readonly header: unknown }
+  | { readonly kind: 'block'; readonly raw: Buffer; readonly items: number }
+  | { readonly kind: 'end'; readonly trailer: unknown; readonly sha256: string; readonly size_bytes: number }
+
+export interface ContainerReference {
+  readonly key: string
+  /** What the object's SHA-256 must be, where a manifest or a later segment says so. */
+  readonly sha256?: string | undefined
+}
+
+/**
+ * Reads an object whole and checks all of it: hashes of blocks and of the object, counts, and that nothing follows.
+ * Blocks are yielded before the end has been seen: a caller keeps nothing of an object whose `end` did not come.
+ */
+export async function* readContainer(
+  storage: Storage,
+  reference: ContainerReference,
+  signal?: AbortSignal,
+): AsyncGenerator<ContainerPart> {
+  const { key } = reference
+  const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${key} is damaged: ${what}`)
+  const reader = new ByteReader(storage.get(key, { signal }), () => damaged('it is cut short'))
+  try {
+    yield* readFrames(reader, reference, damaged)
+  } finally {
+    // A caller that leaves early, or damage, would leave the file open.
+    await reader.close()
+  }
+}
+
+async function* readFrames(
+  reader: ByteReader,
+  { key, sha256: wanted }: ContainerReference,
+  damaged: (what: string) => WalbackError,
+): AsyncGenerator<ContainerPart> {
+  const digest = createHash('sha256')
+  const take = async (bytes: number): Promise<Buffer> => {
+    const taken = await reader.take(bytes)
+    digest.update(taken)
+    return taken
+  }
+  let [blocks, raw, trailer, trailerOffset] = [0, 0n, undefined as unknown, 0]
+  for (let first = true; ; first = false) {
+    // The footer is the one frame outside the hash, so its head is looked at before anything is hashed.
+    const head = await reader.take(frameHeadBytes)
+    const [kind, length] = [head.readUInt32LE(0), head.readUInt32LE(4)]
+    if (kind === frameMagic.footer && !first) {
+      if (length !== footerContentBytes) throw damaged('its footer has an impossible length')
+      const footer = await reader.take(footerContentBytes)
+      const sha256 = digest.digest('hex')
+      if (!(await reader.atEnd())) throw damaged('bytes follow its end')
+      if (footer.subarray(24, 56).toString('hex') !== sha256) throw damaged('its bytes do not match its own hash')
+      if (!isFooter(footer) || trailer === undefined || Number(footer.readBigUInt64LE(0)) !== trailerOffset) {
+        throw damaged('its footer does not describe it')
+      }
+      if (footer.readUInt32LE(16) !== blocks || footer.readBigUInt64LE(8) !== raw) throw damaged('blocks are missing')
+      if (wanted !== undefined && wanted !== sha256) {
+        throw damaged(`it is another object than the one that was stored (its hash is ${sha256.slice(0, 12)}…)`)
+      }
+      yield { kind: 'end', trailer, sha256, size_bytes: reader.position }
+      return
+    }
+    digest.update(head)
+    if (kind === frameMagic.header && first) yield { kind: 'header', header: parseHeader(await take(length), key) }
+    else if (kind === frameMagic.trailer && !first && trailer === undefined) {
+      trailerOffset = reader.position - frameHeadBytes
+      trailer = parseTrailer(await take(length), key)
+    } else if (kind === frameMagic.block && !first && trailer === undefined && length === blockHeadBytes) {
+      const blockHead = parseBlockHead(await take(length))
+      if (blockHead.rawBytes > maxBlockRawBytes) throw damaged('a block has an impossible length')
+      blocks++
+      raw += BigInt(blockHead.rawBytes)
+      const content = await decompressBlock(blockHead, await take(blockHead.storedBytes), key)
+      yield { kind: 'block', raw: content, items: blockHead.items }
+    } else throw damaged(first ? 'it does not begin as a walback object' : 'an unknown frame follows')
+  }
+}
+
+export interface ContainerSummary {
+  readonly trailer: unknown
+  readonly sha256: string
+  readonly size_bytes: number
+  readonly rawBytes: number
+}
+
+/** Reads an object's trailer from its end, in one or two small reads, without the blocks; undefined if it is absent. */
+export async function readTrailer(
+  storage: Storage,
+  key: string,
+  options: { readonly size_bytes?: number; readonly signal?: AbortSignal | undefined } = {},
+): Promise<ContainerSummary | undefined> {
+  const size = options.size_bytes ?? (await storage.size(key, options))
+  if (size === undefined) return undefined
+  const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${key} is damaged: ${what}`)
+  if (size < footerBytes) throw damaged('it is cut short')
+  const tailStart = Math.max(0, size - tailReadBytes)
+  const read = (start: number, end: number): Promise<Buffer> =>
+    readAll(storage.get(key, { range: { start, end }, signal: options.signal }))
+  const tail = await read(tailStart, size)
+  if (tail.length !== size - tailStart) throw damaged('it is cut short')
+  const footer = tail.subarray(tail.length - footerBytes)
+  const isWhole = footer.readUInt32LE(0) === frameMagic.footer && footer.readUInt32LE(4) === footerContentBytes
+  if (!isWhole || !isFooter(footer.subarray(frameHeadBytes))) {
+    throw damaged('its footer is missing')
+  }
+  const offset = Number(footer.readBigUInt64LE(frameHeadBytes))
+  const end = size - footerBytes
+  if (offset + frameHeadBytes > end) throw damaged('its footer points outside of it')
+  const frame = offset >= tailStart ? tail.subarray(offset - tailStart, end - tailStart) : await read(offset, end)
+  if (frame.readUInt32LE(0) !== frameMagic.trailer || frame.readUInt32LE(4) !== frame.length - frameHeadBytes) {
+    throw damaged('its trailer is not where its footer says')
+  }
+  return {
+    trailer: parseTrailer(frame.subarray(frameHeadBytes), key),
+    sha256: footer.subarray(frameHeadBytes + 24, frameHeadBytes + 56).toString('hex'),
+    size_bytes: size,
+    rawBytes: Number(footer.readBigUInt64LE(frameHeadBytes + 8)),
+  }
+}
+
+const tailReadBytes = 64 * 1024
+
+/** Whether the parts of a footer that are always the same are there. */
+const isFooter = (content: Buffer): boolean => content.readUInt32LE(20) === 0 && content.subarray(56).equals(magic)
+
+function parseHeader(content: Buffer, key: string): unknown {
+  if (!content.subarray(0, magic.length).equals(magic))
+    throw new WalbackError('corrupt', `${key} is not a walback object`)
+  const version = content[magic.length]
+  if (version !== containerVersion) {
+    throw new WalbackError(
+      'failed',
+      `${key} has format version ${version}, and this walback reads ${containerVersion}`,
+      {
+        hint: 'use the walback that wrote it, or a newer one',
+      },
+    )
+  }
+  return parseJson(content.subarray(magic.length + 4), key)
+}
+
+function parseTrailer(packed: Buffer, key: string): unknown {
+  try {
+    return parseJson(decompressFrameSync(packed), key)
+  } catch (error) {
+    if (error instanceof WalbackError) throw error
+    throw new WalbackError('corrupt', `${key} is damaged: its trailer does not unpack`, { cause: error })
+  }
+}
+
+function parseJson(bytes: Buffer, key: string): unknown {
+  try {
+    return JSON.parse(bytes.toString('utf8'))
+  } catch (error) {
+    throw new WalbackError('corrupt', `${key} is damaged: not JSON where JSON belongs`, { cause: error })
+  }
+}
+
+/** SHA-256 of bytes, in hexadecimal. */
+export const sha256Hex = (bytes: Buffer): string => hash('sha256', bytes, 'hex')

@@ -1,0 +1,50 @@
+import { WalbackError } from '../base/errors.ts'
+import { type Lsn, lsnKey, parseLsnKey } from '../model/lsn.ts'
+
+/** Object keys. Positions are sixteen hexadecimal digits, so that listing order is stream order. */
+export const repositoryKey = 'walback.json'
+export const sourcesPrefix = 'sources/'
+export const timelinesPrefix = (source: string): string => `sources/${source}/timelines/`
+export const timelinePrefix = (source: string, timeline: string): string => `${timelinesPrefix(source)}${timeline}/`
+export const timelineKey = (source: string, timeline: string): string =>
+  `${timelinePrefix(source, timeline)}timeline.json`
+export const segmentsPrefix = (source: string, timeline: string): string =>
+  `${timelinePrefix(source, timeline)}segments/`
+export const basesPrefix = (source: string): string => `sources/${source}/bases/`
+export const basePrefix = (source: string, base: string): string => `${basesPrefix(source)}${base}/`
+export const manifestKey = (source: string, base: string): string => `${basePrefix(source, base)}manifest.json`
+
+/** Segments are grouped by their position's upper half, that is by 4 GiB of log. */
+export function segmentKey(source: string, timeline: string, start: Lsn): string {
+  const key = lsnKey(start)
+  return `${segmentsPrefix(source, timeline)}${key.slice(0, 8)}/${key}.wbs`
+}
+
+/** `attempt` tells apart what an interrupted agent left behind and what the next one writes. */
+export function partKey(source: string, timeline: string, start: Lsn, attempt: string, index: number): string {
+  return segmentKey(source, timeline, start).replace(/\.wbs$/, `.${attempt}.${String(index).padStart(6, '0')}.wbp`)
+}
+
+/** Where the segment under this key starts, or undefined for any other object. */
+export function segmentStart(key: string): Lsn | undefined {
+  const match = /\/([0-9A-F]{16})\.wbs$/.exec(key)
+  return match?.[1] === undefined ? undefined : parseLsnKey(match[1])
+}
+
+/** Names of sources are parts of keys. */
+export function checkSourceName(name: string): string {
+  if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(name)) return name
+  throw new WalbackError('usage', `not a name for a source: ${JSON.stringify(name)}`, {
+    hint: `use letters, digits, '.', '_' and '-', at most 63, for example --source ${suggestSourceName(name)}`,
+  })
+}
+
+/** A source's default name: its database's, as far as keys can hold it. */
+export function suggestSourceName(database: string): string {
+  return (
+    database
+      .replace(/[^A-Za-z0-9._-]+/g, '-')
+      .replace(/^[^A-Za-z0-9]+/, '')
+      .slice(0, 63) || 'source'
+  )
+}

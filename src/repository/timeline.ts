@@ -1,0 +1,70 @@
+import { z } from 'zod'
+import { WalbackError } from '../base/errors.ts'
+import { timelineKey } from './layout.ts'
+import { type Repository, readJson, sealedJson } from './repository.ts'
+
+const lsnText = z.string()
+
+/** One unbroken stream of segments: one slot, one history. */
+const timelineShape = z.object({
+  walback: z.literal('timeline'),
+  format: z.literal(1),
+  /** `00000001` and on, in the order in which they were begun. */
+  id: z.string(),
+  source: z.string(),
+  created: z.string(),
+  systemIdentifier: z.string(),
+  database: z.object({ name: z.string(), oid: z.number() }),
+  slot: z.string(),
+  publications: z.array(z.string()),
+  /** What was done about tables without a key: given REPLICA IDENTITY FULL, or their updates and deletes left out. */
+  replicaIdentity: z.enum(['full', 'skip']),
+  /** Whether every table is published, later ones too; else those that there were when the timeline began. */
+  allTables: z.boolean(),
+  /** Tables whose inserts and truncations alone are in the stream. */
+  insertsOnly: z.array(z.object({ schema: z.string(), name: z.string() })),
+  encoding: z.string(),
+  serverVersion: z.number(),
+  /** Everything that commits after this position is in the stream. */
+  start: lsnText,
+  /** A 64-bit transaction id in use at the start. */
+  xid: z.string(),
+  /** The server's snapshot just after the slot was made: what was running then may have committed before `start`. */
+  snapshot: z.string(),
+  /** The timeline before, where it ended, and why what lies between is lost or belongs to another history. */
+  parent: z.object({ timeline: z.string(), end: lsnText, reason: z.string() }).optional(),
+})
+export type Timeline = z.infer<typeof timelineShape>
+
+export async function readTimelines(repository: Repository, source: string, signal?: AbortSignal): Promise<Timeline[]> {
+  const timelines: Timeline[] = []
+  for (let next = 1; ; next++) {
+    const key = timelineKey(source, timelineId(next))
+    if ((await repository.storage.size(key, { signal })) === undefined) return timelines
+    timelines.push(await readJson(repository.storage, key, timelineShape))
+  }
+}
+
+/** The timeline that is being written, or the last that was. */
+export async function currentTimeline(repository: Repository, source: string): Promise<Timeline | undefined> {
+  return (await readTimelines(repository, source)).at(-1)
+}
+
+/** Begins a timeline after those that are there; fails if somebody else has begun one at the same moment. */
+export async function beginTimeline(
+  repository: Repository,
+  details: Omit<Timeline, 'walback' | 'format' | 'id' | 'created'>,
+): Promise<Timeline> {
+  const known = await readTimelines(repository, details.source)
+  const id = timelineId(known.length + 1)
+  const timeline: Timeline = { walback: 'timeline', format: 1, id, created: new Date().toISOString(), ...details }
+  if (!(await repository.storage.put(timelineKey(details.source, id), sealedJson(timeline), { ifAbsent: true }))) {
+    throw new WalbackError('locked', `another walback has begun timeline ${id} of ${details.source} just now`, {
+      hint: 'let only one agent write for a source, then try again',
+      retryable: true,
+    })
+  }
+  return timeline
+}
+
+const timelineId = (n: number): string => String(n).padStart(8, '0')

@@ -1,0 +1,200 @@
+import { randomBytes } from 'node:crypto'
+import type pg from 'pg'
+import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
+import type { DatabaseProperties } from '../model/catalog.ts'
+import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
+import { connect } from '../postgres/connect.ts'
+import type { Conninfo } from '../postgres/conninfo.ts'
+import { noTimeoutsSql } from '../postgres/row-session.ts'
+import { useEmpty } from './empty-database.ts'
+
+export interface Destination {
+  readonly conninfo: Conninfo
+  /** Made if it is not there; it must be empty if it is. */
+  readonly database: string
+}
+
+/** A database that is being filled: nobody finds it under its name before it is finished. */
+export interface Workplace {
+  /** The database to restore into. */
+  readonly database: string
+  /** Gives it its name. What of its properties the server does not take is told, each in a line. */
+  finish(onWarning: (warning: string) => void): Promise<void>
+  /** Leaves the server as it was. */
+  discard(): Promise<void>
+}
+
+/**
+ * Prepares where to restore. A database that is not there is built under a temporary name and renamed at the end, so
+ * that even a killed restore leaves nothing under the name that was asked for. One that is there and empty is used as
+ * it is, and emptied again if the restore fails.
+ */
+export async function prepareDestination(destination: Destination, source: DatabaseProperties): Promise<Workplace> {
+  const admin = await connectForAdmin(destination)
+  try {
+    await admin.query(noTimeoutsSql)
+    if (await isThere(admin, destination.database)) {
+      const workplace = await useEmpty(destination.conninfo, destination.database)
+      await admin.end()
+      return workplace
+    }
+    await dropLeftovers(admin)
+    return await makeNew(admin, destination, source)
+  } catch (error) {
+    await admin.end().catch(() => undefined)
+    throw error
+  }
+}
+
+async function isThere(admin: pg.Client, database: string): Promise<boolean> {
+  const { rows } = await admin.query('SELECT FROM pg_catalog.pg_database WHERE datname = $1', [database])
+  return rows.length > 0
+}
+
+/** A session beside the target: in `postgres`, or in `template1` where there is none. */
+async function connectForAdmin({ conninfo, database }: Destination): Promise<pg.Client> {
+  const candidates = ['postgres', 'template1', conninfo.database].filter((name) => name !== database)
+  let failure: unknown
+  for (const candidate of candidates) {
+    try {
+      return await connect(conninfo, { database: candidate, application: 'walback restore' })
+    } catch (error) {
+      failure ??= error
+      if (!(error instanceof WalbackError) || codeOf(error.cause) !== '3D000') throw error
+    }
+  }
+  throw failure
+}
+
+const temporaryPrefix = 'walback_restoring_'
+
+/** `admin` stays open as long as the restore runs: its lock tells other restores that the database is no leftover. */
+async function makeNew(admin: pg.Client, destination: Destination, source: DatabaseProperties): Promise<Workplace> {
+  const database = `${temporaryPrefix}${randomBytes(6).toString('hex')}`
+  const { rows } = await admin.query<{ v: string }>(`SELECT current_setting('server_version_num') AS v`)
+  await admin.query(`SELECT pg_catalog.pg_advisory_lock_shared(${lockKey(database)})`)
+  try {
+    await admin.query(createDatabaseSql(database, source, Number(rows[0]?.v)))
+  } catch (error) {
+    throw new WalbackError('database', `cannot make a database: ${messageOf(error)}`, {
+      cause: error,
+      hint:
+        codeOf(error) === '42501'
+          ? 'the role needs CREATEDB; or make an empty database yourself and name it with --into-url'
+          : `make an empty database yourself (the source has encoding ${source.encoding}, collation ${source.collate}) and name it with --into-url`,
+    })
+  }
+  // A fresh session, since the one that was opened first may have been idle for hours, or been ended.
+  const withAdmin = async (work: (client: pg.Client) => Promise<void>): Promise<void> => {
+    const client = await connectForAdmin(destination)
+    try {
+      await work(client)
+    } finally {
+      await client.end().catch(() => undefined)
+      await admin.end().catch(() => undefined)
+    }
+  }
+  return {
+    database,
+    finish: (onWarning) =>
+      withAdmin(async (client) => {
+        for (const statement of propertiesSql(database, source)) {
+          await client
+            .query(statement)
+            .catch((error: unknown) =>
+              onWarning(`left out (${messageOf(error)}): ${statement}`.replace(database, destination.database)),
+            )
+        }
+        await rename(client, database, destination.database)
+      }),
+    discard: () =>
+      withAdmin(
+        async (client) => void (await client.query(`DROP DATABASE IF EXISTS ${quoteIdent(database)} WITH (FORCE)`)),
+      ),
+  }
+}
+
+async function rename(client: pg.Client, database: string, name: string): Promise<void> {
+  try {
+    await client.query(`ALTER DATABASE ${quoteIdent(database)} RENAME TO ${quoteIdent(name)}`)
+  } catch (error) {
+    if (codeOf(error) !== '42P04') throw error
+    throw new WalbackError('refused', `somebody made a database ${name} while it was being restored`, {
+      cause: error,
+      hint: 'that one was left alone, and the restored one was removed; restore again under another name',
+    })
+  }
+}
+
+/** What pg_dump --create says of a database: comment, settings, rights, owner last. */
+function propertiesSql(database: string, source: DatabaseProperties): string[] {
+  const name = quoteIdent(database)
+  const set = (setting: string): string => {
+    const [parameter = '', ...value] = setting.split('=')
+    return `SET ${quoteIdent(parameter)} = ${settingValue(parameter, value.join('='))}`
+  }
+  const grants = (source.grants ?? []).map(
+    ({ role, privilege, grantable }) =>
+      `GRANT ${privilege} ON DATABASE ${name} TO ${role === null ? 'PUBLIC' : quoteIdent(role)}${grantable ? ' WITH GRANT OPTION' : ''}`,
+  )
+  return [
+    ...(source.comment === null ? [] : [`COMMENT ON DATABASE ${name} IS ${quoteLiteral(source.comment)}`]),
+    ...source.settings.map((setting) => `ALTER DATABASE ${name} ${set(setting)}`),
+    ...source.roleSettings.flatMap(({ role, settings }) =>
+      settings.map((setting) => `ALTER ROLE ${quoteIdent(role)} IN DATABASE ${name} ${set(setting)}`),
+    ),
+    ...(source.connectionLimit < 0 ? [] : [`ALTER DATABASE ${name} CONNECTION LIMIT ${source.connectionLimit}`]),
+    ...(source.grants === null ? [] : [`REVOKE ALL ON DATABASE ${name} FROM PUBLIC`]),
+    ...grants,
+    `ALTER DATABASE ${name} OWNER TO ${quoteIdent(source.owner)}`,
+  ]
+}
+
+/** Settings that are lists of quoted names (GUC_LIST_QUOTE); all others are one constant. */
+const listSettings = new Set([
+  'search_path',
+  'session_preload_libraries',
+  'shared_preload_libraries',
+  'local_preload_libraries',
+  'temp_tablespaces',
+  'unix_socket_directories',
+])
+
+/** As pg_dump writes it: each name of a list as a constant of its own, since an empty one cannot be an identifier. */
+function settingValue(name: string, value: string): string {
+  if (!listSettings.has(name.toLowerCase())) return quoteLiteral(value)
+  const items = [...value.matchAll(/"((?:[^"]|"")*)"|[^,\s]+/g)]
+  return items.map(([item, quoted]) => quoteLiteral(quoted?.replaceAll('""', '"') ?? item)).join(', ') || `''`
+}
+
+function createDatabaseSql(name: string, source: DatabaseProperties, serverVersion: number): string {
+  const parts = [
+    `CREATE DATABASE ${quoteIdent(name)} TEMPLATE template0`,
+    `ENCODING ${quoteLiteral(source.encoding)}`,
+    `LC_COLLATE ${quoteLiteral(source.collate)}`,
+    `LC_CTYPE ${quoteLiteral(source.ctype)}`,
+  ]
+  if (serverVersion >= 150000 && source.provider === 'i') {
+    parts.push('LOCALE_PROVIDER icu', `ICU_LOCALE ${quoteLiteral(source.locale ?? 'und')}`)
+  } else if (serverVersion >= 170000 && source.provider === 'b') {
+    parts.push('LOCALE_PROVIDER builtin', `BUILTIN_LOCALE ${quoteLiteral(source.locale ?? 'C.UTF-8')}`)
+  } else if (serverVersion >= 150000) parts.push('LOCALE_PROVIDER libc')
+  return parts.join(' ')
+}
+
+/** What restores left behind that were killed: under our temporary name, and in nobody's use. */
+async function dropLeftovers(admin: pg.Client): Promise<void> {
+  const { rows } = await admin.query<{ name: string }>(
+    `SELECT d.datname AS name FROM pg_catalog.pg_database d
+     WHERE d.datname LIKE 'walback\\_restoring\\_%' AND pg_catalog.pg_has_role(d.datdba, 'USAGE')
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datname = d.datname)`,
+  )
+  for (const { name } of rows) {
+    const lock = await admin.query<{ got: boolean }>(`SELECT pg_catalog.pg_try_advisory_lock(${lockKey(name)}) AS got`)
+    if (!lock.rows[0]?.got) continue
+    await admin.query(`DROP DATABASE IF EXISTS ${quoteIdent(name)}`).catch(() => undefined)
+    await admin.query(`SELECT pg_catalog.pg_advisory_unlock(${lockKey(name)})`)
+  }
+}
+
+const lockKey = (database: string): string => `pg_catalog.hashtext(${quoteLiteral(database)})`

@@ -1,0 +1,277 @@
+import { assert } from '../base/assert.ts'
+import { WalbackError } from '../base/errors.ts'
+import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
+import type { RecoveryTarget } from '../model/target.ts'
+import { formatTime, type Micros, micros } from '../model/time.ts'
+import { type BaseManifest, readManifests } from '../repository/base.ts'
+import type { Repository } from '../repository/repository.ts'
+import type { TransactionEntry } from '../repository/segment-format.ts'
+import { listSegments, readSegment, type StoredSegment, scanSegments, timeOf } from '../repository/segments.ts'
+import { readTimelines, type Timeline } from '../repository/timeline.ts'
+import { type SequencePosition, type SequenceSample, sequencePositions } from './sequences.ts'
+import { type Cut, CutSearch, horizonFor, isReachable, type Outside, searchFrom } from './target.ts'
+
+/** What a restore will do. Made without touching anything; a restore takes nothing but this and a destination. */
+export interface RestorePlan {
+  readonly source: string
+  readonly target: RecoveryTarget
+  readonly timeline: Timeline
+  readonly base: BaseManifest
+  /** The segments to be read, in order. */
+  readonly segments: readonly StoredSegment[]
+  /** Transactions that end at or before this are kept. */
+  readonly cut: Lsn
+  /** Where the state that is restored ends: the last commit in it, or the base. */
+  readonly reached: Lsn
+  /** The last kept and the first left out of the transactions that changed rows, as far as there are any near. */
+  readonly lastKept: TransactionEntry | undefined
+  readonly firstLeftOut: TransactionEntry | undefined
+  /** Transactions that changed rows: left out, and kept since the base's position. */
+  readonly leftOut: number
+  readonly transactions: number
+  readonly bytes: { readonly base: number; readonly segments: number }
+  /** Where sequences will be set. */
+  readonly sequences: readonly SequencePosition[]
+  /** What this restore does not bring back, each in a line. */
+  readonly notRestored: readonly string[]
+}
+
+/** Chooses timeline, base and segments for a target; refuses one outside of what can be restored, naming the nearest. */
+export async function planRestore(
+  repository: Repository,
+  source: string,
+  target: RecoveryTarget,
+  options: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<RestorePlan> {
+  const timelines = await readTimelines(repository, source, options.signal)
+  if (timelines.length === 0) {
+    throw new WalbackError('no_repository', `the repository at ${repository.storage.url} holds no source ${source}`, {
+      hint: 'check --source and --repo; `walback list` shows what is there',
+    })
+  }
+  const bases = await readManifests(repository, source, options.signal)
+  const misses: Miss[] = []
+  for (const timeline of timelines.toReversed()) {
+    const own = bases.filter((base) => base.timeline === timeline.id)
+    const found = await search(repository, timeline, own, target, options.signal)
+    if (found.base) return planFor(repository, { ...found, base: found.base, source, target, timeline }, options.signal)
+    misses.push(found)
+  }
+  throw refusal(target, misses, bases.length)
+}
+
+/** What a search in one timeline found. */
+interface Found {
+  readonly cut: Cut | Outside
+  readonly window: Window | undefined
+  readonly base: BaseManifest | undefined
+  /** Heartbeats from where the search began, up to the first after the cut. */
+  readonly samples: readonly SequenceSample[]
+  readonly isBounded: boolean
+  /** Ends of the kept transactions that changed rows, by how many there are up to the base that is chosen. */
+  readonly kept: (after: Lsn) => number
+}
+
+type Miss = Pick<Found, 'cut' | 'window'>
+
+/** Walks the trailers once, from the newest base that may do; holds a few entries and the heartbeats. */
+async function search(
+  repository: Repository,
+  timeline: Timeline,
+  bases: readonly BaseManifest[],
+  target: RecoveryTarget,
+  signal: AbortSignal | undefined,
+): Promise<Found> {
+  const from = searchFrom(target, bases)
+  const cutSearch = new CutSearch(target)
+  const samples: SequenceSample[] = []
+  const counts = bases.map((base) => ({ lsn: parseLsn(base.lsn), kept: 0 }))
+  let [isBounded, end, last] = [false, parseLsn(timeline.start), undefined as TransactionEntry | undefined]
+  const scanned = scanSegments(repository, timeline, { ...(from ? { from: parseLsn(from.lsn) } : {}), signal })
+  for await (const segment of scanned) {
+    end = segment.end
+    for (const entry of segment.trailer.transactions) {
+      cutSearch.offer(entry)
+      last = entry
+      const position = parseLsn(entry.end)
+      if (!cutSearch.isDecided && entry.counts.length > 0)
+        for (const count of counts) if (position > count.lsn) count.kept++
+      if (entry.heartbeat === undefined || isBounded) continue
+      const read = parseLsn(entry.heartbeat.from)
+      samples.push({ from: read, values: entry.heartbeat.sequences })
+      isBounded = cutSearch.position !== undefined && read >= cutSearch.position
+    }
+  }
+  const cut = cutSearch.result(end)
+  const base = cut.kind === 'cut' ? bases.findLast((candidate) => isReachable(candidate, cut, end)) : undefined
+  const kept = (after: Lsn): number => counts.find((count) => count.lsn === after)?.kept ?? 0
+  return { cut, base, samples, isBounded, kept, window: windowOf(bases, end, last) }
+}
+
+/** What can be restored of one timeline. */
+interface Window {
+  readonly from: { readonly lsn: Lsn; readonly time: Micros }
+  readonly to: { readonly lsn: Lsn; readonly time: Micros }
+}
+
+/** From the first base that the archive has passed, to the last commit. */
+function windowOf(bases: readonly BaseManifest[], end: Lsn, last: TransactionEntry | undefined): Window | undefined {
+  const first = bases.find((base) => parseLsn(base.lsn) <= end)
+  if (first === undefined) return undefined
+  const from = { lsn: parseLsn(first.lsn), time: micros(BigInt(first.time)) }
+  const time = last && timeOf(last) > from.time ? timeOf(last) : from.time
+  return { from, to: { lsn: end, time } }
+}
+
+interface Choice extends Found {
+  readonly source: string
+  readonly target: RecoveryTarget
+  readonly timeline: Timeline
+  readonly base: BaseManifest
+}
+
+async function planFor(repository: Repository, choice: Choice, signal: AbortSignal | undefined): Promise<RestorePlan> {
+  const { source, target, timeline, base, cut, samples, isBounded } = choice
+  assert(cut.kind === 'cut', 'a plan has a cut')
+  const baseLsn = parseLsn(base.lsn)
+  const segments = await segmentsFor(repository, timeline, base, cut.position, signal)
+  return {
+    source,
+    target,
+    timeline,
+    base,
+    segments,
+    cut: cut.position,
+    reached: maxLsn(baseLsn, cut.lastEnd ?? baseLsn),
+    lastKept: cut.lastKept,
+    firstLeftOut: cut.firstLeftOut,
+    leftOut: cut.leftOut,
+    transactions: choice.kept(baseLsn),
+    bytes: {
+      base: base.stored_bytes,
+      segments: segments.reduce((sum, segment) => sum + segment.size_bytes + segment.parts_bytes, 0),
+    },
+    sequences: sequencePositions(base.sequences, samples, baseLsn, isBounded),
+    notRestored: notRestored(base, timeline),
+  }
+}
+
+/** The segments that hold transactions up to the cut that the base may lack. */
+async function segmentsFor(
+  repository: Repository,
+  timeline: Timeline,
+  base: BaseManifest,
+  cut: Lsn,
+  signal: AbortSignal | undefined,
+): Promise<StoredSegment[]> {
+  const stored = await listSegments(repository, timeline, signal)
+  const baseLsn = parseLsn(base.lsn)
+  let first = Math.max(
+    0,
+    stored.findLastIndex((segment) => segment.start <= baseLsn),
+  )
+  let horizon: Lsn | undefined
+  for (; first >= 0 && stored.length > 0; first--) {
+    const { trailer } = await readSegment(repository, stored[first] as StoredSegment, signal)
+    for (const entry of trailer.transactions) horizon = horizonFor(base, entry) ?? horizon
+    if (horizon !== undefined) break
+  }
+  const start = horizon ?? parseLsn(timeline.start)
+  return stored.filter((segment, place) => {
+    const end = stored[place + 1]?.start
+    return segment.start < cut && (end === undefined || end > start)
+  })
+}
+
+function notRestored(base: BaseManifest, timeline: Timeline): string[] {
+  const lines = [
+    'roles and their passwords (owners and grants of roles that are missing are left out and named)',
+    'tablespaces, server settings, subscriptions',
+  ]
+  if (base.largeObjects.objects.length > 0) lines.push('changes to large objects since the base')
+  lines.push(
+    'rows of unlogged tables since the base',
+    'schema changes since the base (rows of a table that was made or altered since are refused, other changes are missing)',
+  )
+  if (!timeline.allTables) lines.push('tables made since the base: the publication is a list of those that there were')
+  const { insertsOnly } = timeline
+  if (insertsOnly.length > 0) {
+    const names = insertsOnly.map(({ schema, name }) => `${schema}.${name}`)
+    lines.push(`updates and deletes since the base of ${names.join(', ')} (init was told to skip replica identities)`)
+  }
+  return lines
+}
+
+function refusal(target: RecoveryTarget, misses: readonly Miss[], bases: number): WalbackError {
+  const windows = misses.flatMap(({ window }) => (window ? [window] : [])).toReversed()
+  const facts = {
+    windows: windows.map(({ from, to }) => ({
+      from: { lsn: formatLsn(from.lsn), time: formatTime(from.time) },
+      to: { lsn: formatLsn(to.lsn), time: formatTime(to.time) },
+    })),
+  }
+  if (windows.length === 0) {
+    return new WalbackError(
+      'outside_window',
+      bases === 0 ? 'there is no base backup to restore from' : 'the stream has not reached the base backup yet',
+      {
+        hint:
+          bases === 0
+            ? 'take one with `walback backup --full`'
+            : 'let the agent run, or run `walback backup --incremental`',
+        facts,
+      },
+    )
+  }
+  const shown = windows.map(
+    ({ from, to }) =>
+      `${formatTime(from.time)} (${formatLsn(from.lsn)}) to ${formatTime(to.time)} (${formatLsn(to.lsn)})`,
+  )
+  const restorable = `restorable: ${shown.join('; ')}`
+  const outside = (message: string, nearest: string): WalbackError =>
+    new WalbackError('outside_window', message, { hint: `${restorable}\n${nearest}`, facts })
+  const gap = gapAround(target, windows)
+  if (gap) {
+    const { to } = gap.before
+    const { from } = gap.after
+    return new WalbackError(
+      'gap',
+      `the target lies in a gap of the archive, between ${formatTime(to.time)} (${formatLsn(to.lsn)}) and ${formatTime(from.time)} (${formatLsn(from.lsn)})`,
+      {
+        hint: `${restorable}\nnearest: --to-lsn ${formatLsn(to.lsn)} before it, --to-lsn ${formatLsn(from.lsn)} after it`,
+        facts,
+      },
+    )
+  }
+  const first = windows[0] as Window
+  const newest = misses[0]?.cut
+  const isFound = misses.some(({ cut }) => cut.kind === 'cut')
+  const isBefore =
+    (target.kind === 'time' && target.time < first.from.time) || (target.kind === 'lsn' && target.lsn < first.from.lsn)
+  if (isBefore || isFound || newest?.kind !== 'outside') {
+    return outside(
+      'the target lies before the first base backup',
+      `nearest: --to-lsn ${formatLsn(first.from.lsn)}, which is ${formatTime(first.from.time)}`,
+    )
+  }
+  const unknown = newest.why === 'unknown'
+  return outside(
+    newest.message,
+    unknown
+      ? '`walback log` shows transactions, `walback status` marks'
+      : `nearest: --to latest, which is ${formatTime((windows.at(-1) as Window).to.time)}`,
+  )
+}
+
+/** The windows on both sides of a target that falls between two of them. */
+function gapAround(target: RecoveryTarget, windows: readonly Window[]): { before: Window; after: Window } | undefined {
+  for (let n = 1; n < windows.length; n++) {
+    const [before, after] = [windows[n - 1] as Window, windows[n] as Window]
+    const inside =
+      target.kind === 'time'
+        ? target.time > before.to.time && target.time < after.from.time
+        : target.kind === 'lsn' && target.lsn > before.to.lsn && target.lsn < after.from.lsn
+    if (inside) return { before, after }
+  }
+  return undefined
+}

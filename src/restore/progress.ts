@@ -1,0 +1,30 @@
+/** What a restore is doing, for whoever shows it. */
+export interface RestoreProgress {
+  readonly phase: 'schema' | 'rows' | 'replay' | 'indexes' | 'proof'
+  readonly done: number
+  readonly total: number | undefined
+  readonly unit: 'bytes' | 'statements' | 'tables'
+}
+
+export type OnProgress = (progress: RestoreProgress) => void
+
+/** Counts one phase and reports every step of it. */
+export class Phase {
+  private done = 0
+  private readonly report: () => void
+
+  constructor(
+    phase: RestoreProgress['phase'],
+    unit: RestoreProgress['unit'],
+    total: number | undefined,
+    onProgress: OnProgress | undefined,
+  ) {
+    this.report = () => onProgress?.({ phase, done: this.done, total, unit })
+    this.report()
+  }
+
+  add(count: number): void {
+    this.done += count
+    this.report()
+  }
+}

@@ -1,0 +1,36 @@
+import type pg from 'pg'
+import { WalbackError } from '../base/errors.ts'
+import { forEachParallel } from '../base/parallel.ts'
+import { RowHash } from '../codec/row-hash.ts'
+import { qualified, quoteIdent } from '../model/identifier.ts'
+import { copyOut, wholeLines } from '../postgres/copy.ts'
+import { copyOptions } from '../postgres/row-session.ts'
+import type { RestoredTable } from './rows.ts'
+
+/** Reads every table again, and compares number and hash of its rows with what the archive says they must be. */
+export async function proveTables(
+  lanes: readonly pg.Client[],
+  tables: readonly RestoredTable[],
+  options: {
+    readonly encoding: string
+    readonly signal?: AbortSignal | undefined
+    readonly onTable?: () => void
+  },
+): Promise<void> {
+  await forEachParallel(tables, lanes.length, async ({ table, expected }, lane) => {
+    const found = new RowHash()
+    const columns = table.columns.length === 0 ? '' : ` (${table.columns.map(quoteIdent).join(', ')})`
+    const sql = `COPY ${qualified(table)}${columns} TO STDOUT ${copyOptions(options.encoding)}`
+    for await (const lines of wholeLines(copyOut(lanes[lane] as pg.Client, sql, options.signal))) found.addLines(lines)
+    if (found.rows !== expected.rows || found.digest() !== expected.digest()) {
+      throw new WalbackError(
+        'corrupt',
+        `table ${table.schema}.${table.name} was not restored as the archive has it: ${found.rows} rows where there should be ${expected.rows}, or other contents`,
+        {
+          hint: 'the restore was taken back; please report this',
+        },
+      )
+    }
+    options.onTable?.()
+  })
+}

@@ -1,0 +1,200 @@
+import type pg from 'pg'
+import { WalbackError } from '../base/errors.ts'
+import { RowHash } from '../codec/row-hash.ts'
+import { qualified, quoteIdent } from '../model/identifier.ts'
+import { copyIn, copyOut, wholeLines } from '../postgres/copy.ts'
+import { copyOptions } from '../postgres/row-session.ts'
+import type { BaseTable } from '../repository/base.ts'
+import { readContainer } from '../repository/container.ts'
+import type { Repository } from '../repository/repository.ts'
+import { keep, type NetChanges } from './net-changes.ts'
+
+/** A table on its way: what its rows must be in the end. */
+export interface RestoredTable {
+  readonly table: BaseTable
+  readonly expected: RowHash
+}
+
+interface Options {
+  /** The source's encoding, in which its rows are. */
+  readonly encoding: string
+  readonly signal?: AbortSignal | undefined
+  readonly onBytes?: ((raw: number) => void) | undefined
+}
+
+/** COPY names the columns, so that their order in the restored table does not matter; a table may also have none. */
+const columnList = (table: BaseTable): string =>
+  table.columns.length === 0 ? '' : ` (${table.columns.map(quoteIdent).join(', ')})`
+
+const copyInSql = (table: BaseTable, encoding: string): string =>
+  `COPY ${qualified(table)}${columnList(table)} FROM STDIN ${copyOptions(encoding)}`
+
+/** Loads a table: its rows in the base, merged on the way with the net changes to it. */
+export async function loadTable(
+  client: pg.Client,
+  repository: Repository,
+  table: BaseTable,
+  changes: NetChanges | undefined,
+  options: Options,
+): Promise<RestoredTable> {
+  const pieces = changes?.replacesAll ? [] : table.pieces.filter((piece) => piece.rows > 0)
+  if (changes === undefined && pieces.length === 0) return { table, expected: new RowHash() }
+  const expected = changes ? new RowHash() : RowHash.from(table.rows, table.hash)
+  async function* merged(): AsyncGenerator<Buffer> {
+    for (const piece of pieces) {
+      for await (const part of readContainer(repository.storage, piece, options.signal)) {
+        if (part.kind !== 'block') continue
+        options.onBytes?.(part.raw.length)
+        yield changes ? absorb(part.raw, changes, expected) : part.raw
+      }
+    }
+    if (changes) yield* batches(changes.rest(), expected)
+  }
+  const loaded = await copyIn(client, copyInSql(table, options.encoding), merged(), options.signal)
+  if (loaded !== expected.rows) {
+    throw new WalbackError('corrupt', `table ${table.schema}.${table.name} took ${loaded} rows of ${expected.rows}`)
+  }
+  return { table, expected }
+}
+
+/** Applies net changes to a table that is loaded already, by sets: old rows out, new rows in. */
+export async function applyToTable(
+  client: pg.Client,
+  restored: RestoredTable,
+  changes: NetChanges,
+  options: Options,
+): Promise<void> {
+  const { table, expected } = restored
+  await client.query('BEGIN')
+  let refilled: Buffer[] = []
+  if (changes.replacesAll) {
+    await client.query(`TRUNCATE ONLY ${qualified(table)}`)
+    expected.clear()
+  } else if (changes.touchesOld) {
+    refilled = changes.old
+      ? await removeByKey(client, restored, changes, changes.old, options)
+      : await removeByText(client, restored, changes, options)
+  }
+  function* lines(): Generator<Buffer> {
+    yield* batches(refilled, expected)
+    yield* batches(changes.rest(), expected)
+  }
+  await copyIn(client, copyInSql(table, options.encoding), lines(), options.signal)
+  await client.query('COMMIT')
+}
+
+/** Takes the old rows out by their keys; gives back those that the changes only refilled. */
+async function removeByKey(
+  client: pg.Client,
+  { table, expected }: RestoredTable,
+  changes: NetChanges,
+  old: { readonly columns: readonly string[]; readonly keys: Iterable<string> },
+  { encoding, signal }: Options,
+): Promise<Buffer[]> {
+  const columns = old.columns.map(quoteIdent)
+  await client.query(
+    `CREATE TEMP TABLE walback_old ON COMMIT DROP AS SELECT ${columns.join(', ')} FROM ONLY ${qualified(table)} WITH NO DATA`,
+  )
+  await copyIn(client, `COPY pg_temp.walback_old FROM STDIN ${copyOptions(encoding)}`, keyLines(old.keys), signal)
+  // As text, since an extension's equality operator is not on the empty search_path; keys equal as text are equal.
+  const isSame = columns.map((column) => `t.${column}::pg_catalog.text = o.${column}::pg_catalog.text`).join(' AND ')
+  const returning = table.columns.map((column) => `t.${quoteIdent(column)}`).join(', ')
+  const sql = `COPY (DELETE FROM ONLY ${qualified(table)} t USING pg_temp.walback_old o WHERE ${isSame} RETURNING ${returning}) TO STDOUT ${copyOptions(encoding)}`
+  const refilled: Buffer[] = []
+  for await (const { text, start, end } of linesOf(copyOut(client, sql, signal))) {
+    expected.add(text, start, end, -1)
+    const becomes = changes.absorb(text, start, end)
+    if (becomes === keep)
+      throw new WalbackError('corrupt', `table ${table.schema}.${table.name} lost a row that was to stay`)
+    if (becomes) refilled.push(becomes)
+  }
+  return refilled
+}
+
+/** Rows without a key are found by looking at every row's text, and taken out by where they lie. */
+async function removeByText(
+  client: pg.Client,
+  { table, expected }: RestoredTable,
+  changes: NetChanges,
+  { encoding, signal }: Options,
+): Promise<Buffer[]> {
+  const columns = ['ctid', ...table.columns.map(quoteIdent)].join(', ')
+  const places: string[] = []
+  const sql = `COPY (SELECT ${columns} FROM ONLY ${qualified(table)}) TO STDOUT ${copyOptions(encoding)}`
+  for await (const { text, start, end } of linesOf(copyOut(client, sql, signal))) {
+    const tab = text.indexOf(9, start)
+    const ctidEnd = tab < 0 || tab > end ? end : tab
+    const row = Math.min(ctidEnd + 1, end)
+    if (changes.absorb(text, row, end) === keep) continue
+    expected.add(text, row, end, -1)
+    places.push(text.toString('latin1', start, ctidEnd))
+  }
+  await client.query('CREATE TEMP TABLE walback_old (place tid) ON COMMIT DROP')
+  await copyIn(client, 'COPY pg_temp.walback_old FROM STDIN', keyLines(places), signal)
+  await client.query(`DELETE FROM ONLY ${qualified(table)} t USING pg_temp.walback_old o WHERE t.ctid = o.place`)
+  return []
+}
+
+function* keyLines(keys: Iterable<string>): Generator<Buffer> {
+  let text = ''
+  for (const key of keys) {
+    text += `${key}\n`
+    if (text.length < batchBytes) continue
+    yield Buffer.from(text, 'latin1')
+    text = ''
+  }
+  if (text.length > 0) yield Buffer.from(text, 'latin1')
+}
+
+async function* linesOf(chunks: AsyncIterable<Buffer>): AsyncGenerator<{ text: Buffer; start: number; end: number }> {
+  for await (const text of wholeLines(chunks)) {
+    for (let start = 0; start < text.length; ) {
+      const end = text.indexOf(newline, start)
+      yield { text, start, end }
+      start = end + 1
+    }
+  }
+}
+
+const newline = 10
+const batchBytes = 256 * 1024
+
+/** A block of base rows as it is after the changes. Runs of rows that stay are copied as one. */
+function absorb(text: Buffer, changes: NetChanges, expected: RowHash): Buffer {
+  const parts: Buffer[] = []
+  let kept = 0
+  for (let start = 0; start < text.length; ) {
+    const end = text.indexOf(newline, start)
+    const becomes = changes.absorb(text, start, end)
+    if (becomes === keep) expected.add(text, start, end)
+    else {
+      parts.push(text.subarray(kept, start))
+      kept = end + 1
+      if (becomes) {
+        expected.add(becomes, 0, becomes.length)
+        parts.push(becomes, newlineBytes)
+      }
+    }
+    start = end + 1
+  }
+  if (kept === 0) return text
+  parts.push(text.subarray(kept))
+  return Buffer.concat(parts)
+}
+
+const newlineBytes = Buffer.from('\n')
+
+function* batches(lines: Iterable<Buffer>, expected: RowHash): Generator<Buffer> {
+  let parts: Buffer[] = []
+  let length = 0
+  for (const line of lines) {
+    expected.add(line, 0, line.length)
+    parts.push(line, newlineBytes)
+    length += line.length + 1
+    if (length < batchBytes) continue
+    yield Buffer.concat(parts)
+    parts = []
+    length = 0
+  }
+  if (length > 0) yield Buffer.concat(parts)
+}

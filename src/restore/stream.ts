@@ -1,0 +1,138 @@
+import { assert } from '../base/assert.ts'
+import { WalbackError } from '../base/errors.ts'
+import { nameDecoder } from '../model/encoding.ts'
+import { parseLsn } from '../model/lsn.ts'
+import {
+  isRowTag,
+  parseRelation,
+  parseRow,
+  parseTruncate,
+  type RelationMessage,
+  type RowMessage,
+  tags,
+} from '../model/pgoutput.ts'
+import { fullXid, isVisible, parseSnapshot, type Snapshot } from '../model/snapshot.ts'
+import { readContainer } from '../repository/container.ts'
+import { readRecords } from '../repository/record.ts'
+import type { Repository } from '../repository/repository.ts'
+import { type SegmentSummary, segmentHeader, type TransactionEntry } from '../repository/segment-format.ts'
+import { readSegment } from '../repository/segments.ts'
+import type { RestorePlan } from './plan.ts'
+
+/** A change that the restore has to make, under the form of the relation that it was made with. */
+export type Change =
+  | { readonly kind: 'row'; readonly relation: RelationMessage; readonly row: RowMessage }
+  | { readonly kind: 'truncate'; readonly relations: readonly RelationMessage[] }
+
+/**
+ * The changes of the transactions that a plan keeps and its base does not hold, in commit order, block by block.
+ * Every object is checked whole; damage throws before the restore can end well.
+ */
+export async function* readChanges(
+  repository: Repository,
+  plan: RestorePlan,
+  options: { readonly signal?: AbortSignal | undefined; readonly onBytes?: (stored: number) => void } = {},
+): AsyncGenerator<Iterable<Change>> {
+  const filter = new TransactionFilter(plan)
+  let previous: SegmentSummary | undefined
+  for (const stored of plan.segments) {
+    const segment = await readSegment(repository, stored, options.signal)
+    const { parts } = segment.trailer
+    filter.beginSegment(segment.trailer.transactions)
+    for (const part of parts) {
+      yield* blocks(repository, part, undefined, filter, options.signal)
+      options.onBytes?.(part.size_bytes)
+    }
+    const check = (header: unknown): void => checkHeader(header, segment, previous)
+    yield* blocks(repository, segment, check, filter, options.signal)
+    options.onBytes?.(segment.size_bytes)
+    filter.endSegment(segment.key)
+    previous = segment
+  }
+}
+
+async function* blocks(
+  repository: Repository,
+  reference: { readonly key: string; readonly sha256: string },
+  check: ((header: unknown) => void) | undefined,
+  filter: TransactionFilter,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Iterable<Change>> {
+  for await (const part of readContainer(repository.storage, reference, signal)) {
+    if (part.kind === 'header') check?.(part.header)
+    else if (part.kind === 'block') yield filter.changes(part.raw)
+  }
+}
+
+/** A segment must be the one that follows the one before: a swap of two is seen here, without a database. */
+function checkHeader(json: unknown, segment: SegmentSummary, previous: SegmentSummary | undefined): void {
+  const header = segmentHeader.safeParse(json).data
+  const isRight =
+    header !== undefined &&
+    parseLsn(header.start) === segment.start &&
+    (previous === undefined || header.previous === previous.sha256)
+  if (isRight) return
+  throw new WalbackError('corrupt', `${segment.key} does not follow the segment before it`, {
+    hint: 'objects of the repository were exchanged or restored from elsewhere; bring the original back from another copy',
+  })
+}
+
+/** Walks the records, and lets through what belongs to transactions that are wanted. */
+class TransactionFilter {
+  private readonly snapshot: Snapshot
+  private readonly cut: bigint
+  private readonly relations = new Map<number, RelationMessage>()
+  private readonly decode: (bytes: Buffer) => string
+  private transactions: readonly TransactionEntry[] = []
+  private place = -1
+  private isWanted = false
+
+  constructor(plan: RestorePlan) {
+    this.snapshot = parseSnapshot(plan.base.snapshot)
+    this.cut = plan.cut
+    this.decode = nameDecoder(plan.timeline.encoding)
+  }
+
+  beginSegment(transactions: readonly TransactionEntry[]): void {
+    this.transactions = transactions
+    this.place = -1
+    this.isWanted = false
+  }
+
+  endSegment(key: string): void {
+    if (this.place + 1 === this.transactions.length) return
+    throw new WalbackError(
+      'corrupt',
+      `${key} holds ${this.place + 1} transactions, and its trailer names ${this.transactions.length}`,
+    )
+  }
+
+  *changes(block: Buffer): Generator<Change> {
+    for (const { message } of readRecords(block)) {
+      const tag = message[0] as number
+      if (isRowTag(tag)) {
+        if (this.isWanted)
+          yield { kind: 'row', relation: this.relation(message.readUInt32BE(1)), row: parseRow(message) }
+      } else if (tag === tags.relation) {
+        this.relations.set(message.readUInt32BE(1), parseRelation(message, this.decode))
+      } else if (tag === tags.begin) this.begin()
+      else if (tag === tags.commit) this.isWanted = false
+      else if (tag === tags.truncate && this.isWanted) {
+        yield { kind: 'truncate', relations: parseTruncate(message).relations.map((oid) => this.relation(oid)) }
+      }
+    }
+  }
+
+  private begin(): void {
+    const entry = this.transactions[++this.place]
+    if (entry === undefined)
+      throw new WalbackError('corrupt', 'a segment holds more transactions than its trailer names')
+    this.isWanted = parseLsn(entry.end) <= this.cut && !isVisible(fullXid(BigInt(entry.xid)), this.snapshot)
+  }
+
+  private relation(oid: number): RelationMessage {
+    const relation = this.relations.get(oid)
+    assert(relation !== undefined, `relation ${oid} is declared before its rows`)
+    return relation
+  }
+}

@@ -1,0 +1,43 @@
+/**
+ * Where objects live. Keys are relative paths of `[A-Za-z0-9._-]` parts joined by `/`. What the methods promise:
+ * - `put` resolves once the whole object is durable under its key; until then, and if it fails, the key is as it was.
+ *   With `ifAbsent` an existing key is left alone and the answer is false, also when two writers race.
+ * - `get` fails with `absent` for a key that is not there; with `range` it gives bytes [start, end), fewer at the end.
+ * - `list` yields every object below a prefix, sorted by key, each once; objects put meanwhile may or may not appear.
+ * - `delete` of an absent key succeeds.
+ * - Failures are `WalbackError` with code `storage`; `retryable` says whether the same call may succeed later.
+ *   No method retries by itself.
+ */
+export interface Storage {
+  /** For people: `file:///var/backups/app`, without secrets. */
+  readonly url: string
+  put(key: string, body: Buffer | AsyncIterable<Buffer>, options?: PutOptions): Promise<boolean>
+  get(key: string, options?: GetOptions): AsyncIterable<Buffer>
+  /** The object's length in bytes, or undefined when it is absent. */
+  size(key: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<number | undefined>
+  list(prefix: string, options?: { readonly signal?: AbortSignal | undefined }): AsyncIterable<StoredObject>
+  delete(key: string): Promise<void>
+}
+
+export interface PutOptions {
+  readonly ifAbsent?: boolean
+  /** Abandons the write; the key is then as it was. */
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface GetOptions {
+  readonly range?: { readonly start: number; readonly end: number }
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface StoredObject {
+  readonly key: string
+  readonly size_bytes: number
+}
+
+/** The whole of an object, which the caller knows to be small. */
+export async function readAll(chunks: AsyncIterable<Buffer>): Promise<Buffer> {
+  const parts: Buffer[] = []
+  for await (const chunk of chunks) parts.push(chunk)
+  return Buffer.concat(parts)
+}

@@ -1,0 +1,213 @@
+import { chmod, readFile, stat, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { WalbackError } from '../../src/base/errors.ts'
+import {
+  configPlaces,
+  loadConfig,
+  parseConfig,
+  parseDuration,
+  parseSize,
+  resolveSettings,
+  writeConfig,
+} from '../../src/config.ts'
+import { folder } from './walback.ts'
+
+const complaint = (text: string, env = {}): string => {
+  try {
+    parseConfig(text, 'walback.yaml', env)
+  } catch (error) {
+    if (error instanceof WalbackError) return `${error.message} | ${error.hint}`
+    throw error
+  }
+  return 'accepted'
+}
+
+const config = (text: string) => parseConfig(text, '/etc/walback/walback.yaml', {})
+
+describe('a configuration', () => {
+  it('is typed, with defaults', () => {
+    const parsed = config(
+      'version: 1\nrepository: ./repo\nsources:\n  app: { url: "postgres://a@h/app" }\nstream: { segment_age: 500ms, segment_size: 1 MiB }\n',
+    )
+    expect(parsed).toMatchObject({
+      repository: './repo',
+      sources: { app: { url: 'postgres://a@h/app' } },
+      stream: { segment_age: 500, segment_size: 1 << 20, heartbeat: 60_000 },
+    })
+    expect(config('version: 1\nsources: { app: }\n')).toMatchObject({
+      sources: { app: {} },
+      stream: { segment_age: 5000, segment_size: 8 << 20 },
+    })
+  })
+
+  it.each([
+    ['version: 1\nrepositry: x\n', 'walback.yaml:2:1: unknown key "repositry" | did you mean repository?'],
+    [
+      'version: 1\nsources:\n  app:\n    url: x\n    slot: y\n',
+      'walback.yaml:5:5: unknown key "slot" in sources.app | known keys here: url, repository',
+    ],
+    [
+      'version: 1\nstream:\n  segment_agee: 5s\n',
+      'walback.yaml:3:3: unknown key "segment_agee" in stream | did you mean segment_age?',
+    ],
+    [
+      'version: 1\nstream: { segment_age: 5 }\n',
+      'walback.yaml:2:24: stream.segment_age: a duration with its unit is needed, such as 500ms, 5s or 1m; a bare number is not taken',
+    ],
+    [
+      'version: 1\nstream: { segment_size: 16 }\n',
+      'walback.yaml:2:25: stream.segment_size: a size with its unit is needed',
+    ],
+    ['version: 1\nstream: { heartbeat: 2d }\n', 'walback.yaml:2:22: stream.heartbeat: out of range: from 1s to 1h'],
+    ['version: 2\n', 'walback.yaml:1:10: version: this walback reads version 1'],
+    ['repository: x\n', 'walback.yaml:1:1: version: this walback reads version 1'],
+    ['', 'walback.yaml:1:1: a configuration is a map'],
+    ['- 1\n', 'walback.yaml:1:1: a configuration is a map'],
+    ['version: 1\nversion: 1\n', 'walback.yaml:2:1: not YAML: Map keys must be unique'],
+    ['version: 1\nsources: {\n', 'not YAML'],
+    ['version: 1\nsources: { "a/b": {} }\n', 'walback.yaml:2:12: not a name for a source: "a/b"'],
+    ['version: 1\nrepository: "${NOWHERE}"\n', 'walback.yaml:2:13: the environment variable NOWHERE is not set'],
+    ['version: 1\nsources: { app: { url: "" } }\n', 'walback.yaml:2:24: sources.app.url: empty; leave it out'],
+  ])('%j is refused with line, column and help', (text, message) => {
+    expect(complaint(text)).toContain(message)
+  })
+
+  it('takes variables in braces only, after YAML has been read, and lets them be written as themselves', () => {
+    const text = 'version: 1\nrepository: "${ROOT}/app"\nsources: { app: { url: "postgres://u:p$x@h/$${d}" } }\n'
+    expect(parseConfig(text, 'f', { ROOT: 'a: b\n#' })).toMatchObject({
+      repository: 'a: b\n#/app',
+      sources: { app: { url: 'postgres://u:p$x@h/${d}' } },
+    })
+  })
+
+  it('is looked for in the documented places, and a named one must be there', async () => {
+    expect(configPlaces({ HOME: '/h' }, '/w')).toEqual([
+      '/w/walback.yaml',
+      '/h/.config/walback/walback.yaml',
+      '/etc/walback/walback.yaml',
+    ])
+    expect(configPlaces({ HOME: '/h', XDG_CONFIG_HOME: '/x' }, '/w')[1]).toBe('/x/walback/walback.yaml')
+    await using place = await folder()
+    await writeFile(path.join(place.path, 'walback.yaml'), 'version: 1\nrepository: here\n')
+    await writeFile(path.join(place.path, 'other.yaml'), 'version: 1\nrepository: there\n')
+    const cwd = place.path
+    expect(await loadConfig({ env: {}, cwd })).toMatchObject({
+      repository: 'here',
+      file: path.join(cwd, 'walback.yaml'),
+    })
+    expect(await loadConfig({ env: { WALBACK_CONFIG: 'other.yaml' }, cwd })).toMatchObject({ repository: 'there' })
+    expect(await loadConfig({ file: 'walback.yaml', env: { WALBACK_CONFIG: 'other.yaml' }, cwd })).toMatchObject({
+      repository: 'here',
+    })
+    await expect(loadConfig({ file: 'none.yaml', env: {}, cwd })).rejects.toThrow('cannot read the configuration')
+  })
+
+  it.each([
+    ['5s', 5000],
+    ['500ms', 500],
+    ['1.5m', 90_000],
+    ['2h', 7_200_000],
+    ['5', undefined],
+    ['5 parsecs', undefined],
+    ['-1s', undefined],
+  ])('reads the duration %s', (text, value) => {
+    expect(parseDuration(text)).toBe(value)
+  })
+
+  it.each([
+    ['16MiB', 16 << 20],
+    ['20MB', 20e6],
+    ['1.5GiB', 1.5 * 2 ** 30],
+    ['10 kB', 10_000],
+    ['16', undefined],
+    ['16M', undefined],
+  ])('reads the size %s', (text, value) => {
+    expect(parseSize(text)).toBe(value)
+  })
+})
+
+describe('settings', () => {
+  const two = config(
+    'version: 1\nrepository: /r\nsources:\n  app: { url: "postgres://u@h/app" }\n  shop: { url: "postgres://u@h/shop", repository: "file:///s" }\n',
+  )
+  const one = config('version: 1\nrepository: repo\nsources: { app: { url: "postgres://u@h/app" } }\n')
+
+  it('come from flags alone', () => {
+    const settings = resolveSettings({ db: 'postgres://u@h/My App', repo: '/r' }, undefined, {})
+    expect(settings).toMatchObject({
+      source: undefined,
+      suggested: 'My-App',
+      repositoryUrl: '/r',
+      stream: { segmentAge_ms: 5000, segmentBytes: 8 << 20, heartbeat_ms: 60_000 },
+    })
+  })
+
+  it('take the only source of a configuration, or the one named, with its own repository', () => {
+    expect(resolveSettings({}, one, {})).toMatchObject({
+      source: 'app',
+      conninfo: { database: 'app' },
+      repositoryUrl: '/etc/walback/repo',
+    })
+    expect(resolveSettings({}, two, {})).toMatchObject({
+      source: undefined,
+      conninfo: undefined,
+      configured: ['app', 'shop'],
+    })
+    expect(resolveSettings({ source: 'shop' }, two, {})).toMatchObject({ source: 'shop', repositoryUrl: 'file:///s' })
+    expect(() => resolveSettings({ source: 'shap' }, two, {})).toThrow('has no source shap')
+  })
+
+  it('let flags win over the environment, and that over the file', () => {
+    const env = { WALBACK_DB: 'postgres://u@h/env', WALBACK_REPO: '/env' }
+    expect(resolveSettings({ source: 'app' }, one, env)).toMatchObject({
+      conninfo: { database: 'env' },
+      repositoryUrl: '/env',
+    })
+    expect(resolveSettings({ db: 'postgres://u@h/flag', repo: '/flag' }, one, env)).toMatchObject({
+      source: undefined,
+      conninfo: { database: 'flag' },
+      repositoryUrl: '/flag',
+    })
+  })
+
+  it('take PG* where no URL is, but do not invent a database', () => {
+    expect(resolveSettings({}, undefined, { PGDATABASE: 'pg', PGUSER: 'u' }).conninfo).toMatchObject({ database: 'pg' })
+    expect(resolveSettings({}, undefined, {}).conninfo).toBeUndefined()
+    expect(resolveSettings({}, config('version: 1\nsources: { app: }\n'), { PGUSER: 'me' })).toMatchObject({
+      source: 'app',
+      conninfo: { database: 'me' },
+    })
+  })
+})
+
+describe('writing a configuration', () => {
+  const content = { source: 'app', url: 'postgres://u:p%24@h/app?x=${y}', repositoryUrl: 'file:///r' }
+
+  it('makes a file that only its owner reads, and that reads back as it was meant', async () => {
+    await using place = await folder()
+    const file = path.join(place.path, 'sub', 'walback.yaml')
+    expect(await writeConfig(file, content, {})).toEqual({ kind: 'written', file })
+    expect((await stat(file)).mode & 0o777).toBe(0o600)
+    expect(parseConfig(await readFile(file, 'utf8'), file, {})).toMatchObject({
+      repository: 'file:///r',
+      sources: { app: { url: content.url } },
+    })
+    expect(await writeConfig(file, content, {})).toEqual({ kind: 'same', file })
+    expect(await writeConfig(file, { ...content, repositoryUrl: '/r' }, {})).toEqual({ kind: 'same', file })
+  })
+
+  it('never touches another file, and says what it lacks', async () => {
+    await using place = await folder()
+    const file = path.join(place.path, 'walback.yaml')
+    const before = '# mine\nversion: 1\nrepository: /elsewhere\n'
+    await writeFile(file, before)
+    await chmod(file, 0o644)
+    const writing = await writeConfig(file, content, {})
+    expect(writing).toMatchObject({
+      kind: 'different',
+      add: 'sources:\n  app:\n    url: postgres://u:p%24@h/app?x=$${y}\n    repository: file:///r\n',
+    })
+    expect(await readFile(file, 'utf8')).toBe(before)
+  })
+})

@@ -1,0 +1,33 @@
+/** The agent as a program of its own, so that it can be killed. Its one argument is an AgentSetting as JSON. */
+import pino from 'pino'
+import { runAgent } from '../../agent/agent.ts'
+import { WalbackError } from '../../src/base/errors.ts'
+import { resolveConninfo } from '../../src/postgres/conninfo.ts'
+import { Repository } from '../../src/repository/repository.ts'
+import { openStorage } from '../../src/storage/open.ts'
+import type { AgentSetting } from '../support/agent-process.ts'
+
+const setting = JSON.parse(process.argv[2] ?? '') as AgentSetting
+const stop = new AbortController()
+process.on('SIGTERM', () => stop.abort(new WalbackError('interrupted', 'interrupted')))
+// The test's end of this pipe closes with the test, however that ends.
+process.stdin.on('end', () => process.exit(99)).resume()
+
+const { url, repository, source, ...stream } = setting
+const log = pino({ level: 'debug', base: null }, pino.destination({ fd: 1, sync: true }))
+try {
+  await runAgent({
+    conninfo: resolveConninfo(url, {}),
+    repository: await Repository.open(openStorage(repository)),
+    source,
+    stream,
+    log,
+    signal: stop.signal,
+  })
+} catch (error) {
+  log.fatal({ err: error, code: error instanceof WalbackError ? error.code : 'unexpected' }, 'agent failed')
+  process.exitCode = error instanceof WalbackError ? error.exit : 70
+} finally {
+  // Whatever else were still to happen in this process would keep it alive; the pipe must not be what does.
+  process.stdin.destroy()
+}

@@ -1,0 +1,155 @@
+import { expect, it } from 'vitest'
+import { sleep } from '../../src/base/abort.ts'
+import { captureContinuously } from '../../src/capture/session.ts'
+import { supervise } from '../../src/capture/supervise.ts'
+import { startEmbedded } from '../../src/postgres/embedded.ts'
+import { Repository } from '../../src/repository/repository.ts'
+import { type PutMode, StallingStorage } from '../support/faults.ts'
+import { Random } from '../support/random.ts'
+import { openArchive, type TestArchive } from '../support/walback.ts'
+import { createPgbench, runPgbench } from '../support/workload.ts'
+import { proveLatest, sql, watchSlot } from './proof.ts'
+
+const stream = { segmentBytes: 64 << 10, segmentAge_ms: 50, heartbeat_ms: 500 }
+
+/** Supervised capture into a store that misbehaves, as the agent runs it. */
+function supervised(archive: TestArchive, repository: Repository): { retries: string[]; end(): Promise<void> } {
+  const stop = new AbortController()
+  const retries: string[] = []
+  let since: number | undefined
+  const running = supervise({
+    stop: stop.signal,
+    streamingSince: () => since,
+    attempt: () => {
+      since = undefined
+      const onStart = (): void => {
+        since = performance.now()
+      }
+      return captureContinuously(archive.conninfo, repository, 'app', { ...stream, stop: stop.signal, onStart })
+    },
+    onRetry: (reason) => retries.push(reason),
+  })
+  running.catch(() => undefined)
+  return {
+    retries,
+    end: async () => {
+      stop.abort()
+      await running
+    },
+  }
+}
+
+it.each(['fail', 'fail late', 'answer late', 'hang deaf'] as const)(
+  'loses and confirms nothing while puts go: %s',
+  async (mode) => {
+    await using server = await startEmbedded()
+    const url = server.url()
+    await createPgbench(url, 0.02)
+    await using archive = await openArchive(url)
+    await archive.base()
+    await archive.catchUp()
+    const storage = new StallingStorage(archive.repository.storage)
+    const capture = supervised(archive, await Repository.open(storage))
+    const ending = new AbortController()
+    const load = runPgbench(url, { clients: 3, seed: 6, signal: ending.signal })
+    const watch = watchSlot(url, archive)
+    await sleep(1000)
+    storage.mode = mode
+    await sleep(3500)
+    const before = watch.seen.size
+    storage.release()
+    await sleep(3000)
+    ending.abort()
+    await load
+    expect(watch.seen.size).toBeGreaterThan(before)
+    await watch.end()
+    await capture.end()
+    if (mode === 'fail' || mode === 'fail late') expect(capture.retries.length).toBeGreaterThan(0)
+    await archive.catchUp()
+    await proveLatest(archive, url)
+  },
+)
+
+it('survives a store that misbehaves in every way by turns', async () => {
+  await using server = await startEmbedded()
+  const url = server.url()
+  await createPgbench(url, 0.02)
+  await using archive = await openArchive(url)
+  await archive.base()
+  await archive.catchUp()
+  const storage = new StallingStorage(archive.repository.storage)
+  const capture = supervised(archive, await Repository.open(storage))
+  const ending = new AbortController()
+  const load = runPgbench(url, { clients: 3, seed: 7, signal: ending.signal })
+  const watch = watchSlot(url, archive)
+  const random = new Random(77)
+  const modes: PutMode[] = ['well', 'well', 'hang', 'hang deaf', 'fail', 'fail late', 'answer late']
+  for (let turn = 0; turn < 40; turn++) {
+    const mode = random.pick(modes)
+    if (mode === 'well') storage.release()
+    else storage.mode = mode
+    await sleep(random.int(0, 300))
+  }
+  storage.release()
+  ending.abort()
+  await load
+  await watch.end()
+  await capture.end()
+  await archive.catchUp()
+  await proveLatest(archive, url)
+})
+
+it('stores what it has received before it gives up on a server that has died for good', async () => {
+  await using server = await startEmbedded()
+  const url = server.url()
+  await sql(url, 'create table t (id int primary key)')
+  await using archive = await openArchive(url)
+  await archive.base()
+  // A segment would be due in an hour; the commits are in memory only when the server dies.
+  const stop = new AbortController()
+  const capture = captureContinuously(archive.conninfo, archive.repository, 'app', {
+    ...stream,
+    segmentBytes: 16 << 20,
+    segmentAge_ms: 3_600_000,
+    stop: stop.signal,
+  })
+  capture.catch(() => undefined)
+  await sleep(1000)
+  await sql(url, 'insert into t select generate_series(1, 1000)')
+  await sleep(1000)
+  await server.kill()
+  await Promise.race([capture.catch(() => undefined), sleep(20_000)])
+  const history = await archive.history()
+  expect(history.transactions.some(({ counts }) => counts.some(([, inserts]) => inserts === 1000))).toBe(true)
+  await server.start()
+  await archive.catchUp()
+  await proveLatest(archive, url)
+})
+
+it('does not hold up the checkpoints of a server whose slot is to go, while the store is stalled', async () => {
+  const settings = { max_slot_wal_keep_size: '32MB', min_wal_size: '32MB', max_wal_size: '64MB' }
+  await using server = await startEmbedded({ settings })
+  const url = server.url()
+  await sql(url, 'create table t (filler text)')
+  await using archive = await openArchive(url)
+  await archive.base()
+  const storage = new StallingStorage(archive.repository.storage)
+  storage.mode = 'hang'
+  const stop = new AbortController()
+  const capture = captureContinuously(archive.conninfo, await Repository.open(storage), 'app', {
+    ...stream,
+    storePatience_ms: 2000,
+    stop: stop.signal,
+  })
+  const ended = expect(capture).rejects.toMatchObject({ code: 'storage', retryable: true })
+  for (let n = 0; n < 6; n++) {
+    await sql(url, 'insert into t select repeat(md5(n::text), 10) from generate_series(1, 30000) n')
+    const begun = performance.now()
+    // The checkpointer ends our walsender and waits until it is gone, whose last words we do not read.
+    const done = await Promise.race([sql(url, 'checkpoint').then(() => true), sleep(30_000).then(() => false)])
+    expect(done).toBe(true)
+    expect(performance.now() - begun).toBeLessThan(15_000)
+  }
+  stop.abort()
+  await ended
+})
