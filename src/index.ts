@@ -22,7 +22,9 @@ export {
   type Operation,
   operations,
   parseRowCondition,
+  type RowCounts,
   readLog,
+  rowOperations,
   selectTransactions,
   type TableChange,
   type TransactionLog,
@@ -62,5 +64,7 @@ export { currentTimeline, readTimelines, type Timeline } from './repository/time
 export { planRestore, type RestorePlan } from './restore/plan.ts'
 export type { RestoreProgress } from './restore/progress.ts'
 export { type RestoreOptions, type RestoreReport, restore } from './restore/restore.ts'
+export { lookAtRoles } from './restore/role-look.ts'
+export type { RoleOptions, RolePlan } from './restore/role-plan.ts'
 export { openStorage } from './storage/open.ts'
 export type { Storage } from './storage/storage.ts'

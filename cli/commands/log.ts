@@ -7,10 +7,11 @@ import {
   type Micros,
   micros,
   type Operation,
-  operations,
   parseRowCondition,
+  type RowCounts,
   readLog,
   readManifests,
+  rowOperations,
   type TableChange,
   type TransactionLog,
   WalbackError,
@@ -34,9 +35,9 @@ interface Options {
 export const addLog: AddCommand = (program, bind) => {
   program
     .command('log')
-    .description('transactions, with their rows by table and operation')
+    .description('transactions, with their rows by table and operation and their changes of the schema')
     .option('--table <pattern>', 'only changes to these: name, schema.name, * for any; several with commas', parseList)
-    .option('--op <list>', 'only these operations: insert, update, delete, truncate', parseOperations)
+    .option('--op <list>', 'only these operations: insert, update, delete, truncate, ddl', parseOperations)
     .option(
       '--rows <condition>',
       "only transactions of so many rows, such as '>100'; a truncation always counts as many",
@@ -78,6 +79,8 @@ async function log(context: Context, options: Options): Promise<undefined> {
       bytes: transaction.bytes,
       rows: transaction.rows,
       truncates: transaction.truncates,
+      ddl: transaction.ddl,
+      ddl_count: transaction.ddlCount,
       tables: transaction.tables,
       has_other_changes: transaction.hasOther,
     })),
@@ -119,22 +122,34 @@ function inWords(transactions: readonly LoggedTransaction[]): string {
     `tx:${transaction.xid}`,
     formatLsn(transaction.end),
     signed(sum(transaction.tables)),
-    transaction.tables.map((one) => named(one, transaction.tables.length > 1)).join(', ') +
-      (transaction.hasOther ? ', and others' : ''),
+    [
+      ...transaction.tables.map((one) => named(one, transaction.tables.length > 1)),
+      ...ddlInWords(transaction),
+      ...(transaction.hasOther ? ['and others'] : []),
+    ].join(', '),
   ])
   return table([['COMMITTED (UTC)', 'TX', 'LSN', 'ROWS', 'TABLES'], ...rows], [3])
 }
 
-const sum = (tables: readonly TableChange[]): Record<Operation, number> =>
+const ddlShown = 3
+
+/** The first few: `DROP TABLE public.orders`. */
+function ddlInWords({ ddl, ddlCount }: LoggedTransaction): string[] {
+  const shown = ddl.slice(0, ddlShown).map(({ tag, object }) => printable(object === null ? tag : `${tag} ${object}`))
+  const more = ddlCount - shown.length
+  return more > 0 ? [...shown, `and ${plural(more, 'more change')} of the schema`] : shown
+}
+
+const sum = (tables: readonly TableChange[]): RowCounts =>
   Object.fromEntries(
-    operations.map((operation) => [operation, tables.reduce((total, one) => total + one[operation], 0)]),
-  ) as Record<Operation, number>
+    rowOperations.map((operation) => [operation, tables.reduce((total, one) => total + one[operation], 0)]),
+  ) as Record<(typeof rowOperations)[number], number>
 
 const named = (change: TableChange, withCounts: boolean): string =>
   `${printable(`${change.schema}.${change.name}`)}${withCounts ? ` ${signed(change)}` : ''}`
 
 /** `+12 ~3 -48 213 truncate`. */
-function signed(counts: Readonly<Record<Operation, number>>): string {
+function signed(counts: RowCounts): string {
   const parts = [
     ...(counts.insert > 0 ? [`+${count(counts.insert)}`] : []),
     ...(counts.update > 0 ? [`~${count(counts.update)}`] : []),
@@ -153,12 +168,19 @@ function summary({ transactions, matched, totals }: TransactionLog): string {
     ...(totals.truncate > 0 ? [plural(totals.truncate, 'truncation')] : []),
   ]
   const shown = matched > transactions.length ? ` (${count(transactions.length)} shown; --limit)` : ''
-  return `${plural(matched, 'transaction')}${shown}, rows: ${done.join(', ')}`
+  const parts = [
+    `${plural(matched, 'transaction')}${shown}`,
+    ...(done.length > 0 ? [`rows: ${done.join(', ')}`] : []),
+    ...(totals.ddl > 0 ? [`${plural(totals.ddl, 'change')} of the schema`] : []),
+  ]
+  return parts.join(', ')
 }
 
 /** The one that somebody who looks for damage most likely looks for; else the newest. */
 function mostDestructive(transactions: readonly LoggedTransaction[]): LoggedTransaction {
-  const damage = (one: LoggedTransaction): number => one.truncates * 1e12 + sum(one.tables).delete
+  const drops = (one: LoggedTransaction): number =>
+    one.ddl.filter(({ tag }) => tag === 'DROP TABLE' || tag === 'DROP SCHEMA').length
+  const damage = (one: LoggedTransaction): number => (one.truncates + drops(one)) * 1e12 + sum(one.tables).delete
   return transactions.reduce((worst, one) => (damage(one) >= damage(worst) ? one : worst))
 }
 

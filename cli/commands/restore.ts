@@ -21,8 +21,9 @@ import type { Context } from '../context.ts'
 import { bytes, count, duration, plural, printable } from '../format.ts'
 import { parseJobs } from '../options.ts'
 import { Progress } from '../progress.ts'
+import { addRoleFlags, lookAtTarget, type RoleFlags, roleOptionsOf, rolesInWords, rolesJson } from '../roles.ts'
 
-interface Options {
+interface Options extends RoleFlags {
   readonly to?: string
   readonly toLsn?: string
   readonly toTx?: string
@@ -35,7 +36,7 @@ interface Options {
 }
 
 export const addRestore: AddCommand = (program, bind) => {
-  program
+  const command = program
     .command('restore')
     .description('bring a source back as it was, into a new database')
     .option('--to <time>', 'everything committed up to and including this time; or latest')
@@ -47,7 +48,7 @@ export const addRestore: AddCommand = (program, bind) => {
     .option('--into-url <url>', 'a database on another server: new, or empty')
     .option('--plan', 'show what would be done, and end')
     .option('--jobs <n>', 'connections that load and check tables side by side', parseJobs, 4)
-    .action(bind<Options>(restore))
+  addRoleFlags(command).action(bind<Options>(restore))
 }
 
 async function restore(context: Context, options: Options): Promise<number | undefined> {
@@ -56,18 +57,21 @@ async function restore(context: Context, options: Options): Promise<number | und
   const destination = await destinationOf(context, options)
   const { repository, source } = await context.openSource()
   const plan = await planRestore(repository, source, target, { signal })
-  const words = planInWords(context, plan, destination)
+  const roles = await lookAtTarget(context, repository, plan, destination, options)
+  const words = planInWords(context, plan, destination, rolesInWords(roles))
+  const json = { ...planJson(plan, destination), roles: rolesJson(roles) }
   if (options.plan) {
     out.data(words)
-    out.document({ type: 'plan', ...planJson(plan, destination) })
+    out.document({ type: 'plan', ...json })
     return
   }
   out.say(words)
-  out.line({ type: 'plan', schema_version: 1, ...planJson(plan, destination) })
-  await context.confirm('Proceed?', { plan: planJson(plan, destination) })
+  out.line({ type: 'plan', schema_version: 1, ...json })
+  await context.confirm('Proceed?', { plan: json })
   using progress = new Progress(out)
   const report = await carryOut(repository, plan, destination, {
     jobs: options.jobs,
+    roles: roleOptionsOf(options),
     onProgress: out.json
       ? jsonProgress(context)
       : (state) => progress.bar(state.phase, shareOf(state), amountOf(state)),
@@ -143,7 +147,12 @@ async function destinationOf(context: Context, options: Options): Promise<Destin
   })
 }
 
-function planInWords(context: Context, plan: RestorePlan, { conninfo, database }: Destination): string {
+function planInWords(
+  context: Context,
+  plan: RestorePlan,
+  { conninfo, database }: Destination,
+  roles: readonly string[],
+): string {
   const { base, segments, lastKept } = plan
   const lines = [
     `from       base ${base.id} (${bytes(plan.bytes.base)}) + ${plural(segments.length, 'segment')} (${bytes(plan.bytes.segments)}), replaying ${plural(plan.transactions, 'transaction')}`,
@@ -151,6 +160,7 @@ function planInWords(context: Context, plan: RestorePlan, { conninfo, database }
     `last kept  ${entryInWords(context, lastKept) ?? 'the state of the base itself'}`,
     `left out   ${leftOutInWords(context, plan)}`,
     `into       new database ${printable(database)} on ${describeConninfo(conninfo, database)}; ${printable(base.database.name)} is not touched`,
+    ...roles.map((line, index) => `${index === 0 ? 'roles    ' : '         '}  ${line}`),
     ...plan.notRestored.map((line, index) => `${index === 0 ? 'without  ' : '         '}  ${line}`),
   ]
   return `Plan\n${lines.map((line) => `  ${line}\n`).join('')}`
@@ -240,13 +250,14 @@ function jsonProgress({ out }: Context): (state: RestoreProgress) => void {
 
 function tell({ out }: Context, report: RestoreReport, { conninfo, database }: Destination): number {
   const url = describeConninfo(conninfo, database)
-  for (const warning of report.warnings) out.warn(warning)
+  for (const warning of report.warnings) out.warn(printable(warning))
   out.data(
     `restored ${plural(report.tables, 'table')}, ${plural(report.rows, 'row')} in ${duration(report.duration_ms)}: ${url}`,
   )
   out.say(
     `proven: ${plural(report.proven.rows, 'row')} of ${plural(report.proven.tables, 'table')} were read again and are what the archive says`,
   )
+  for (const note of report.roles.notes) out.say(printable(note))
   out.say(`look:   psql '${url}'`)
   out.line({ type: 'summary', schema_version: 1, ...report, url })
   return report.warnings.length > 0 ? 3 : 0

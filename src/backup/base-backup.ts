@@ -20,6 +20,7 @@ import {
   readSequences,
   readTablesWithoutRows,
 } from '../postgres/catalog.ts'
+import { readNotCarried } from '../postgres/check-sql.ts'
 import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { copyOptions, noTimeoutsSql, openRowSession, rowSettings } from '../postgres/row-session.ts'
@@ -114,6 +115,7 @@ export async function takeBase(
         materializedViews: await readPopulatedViews(leader),
         largeObjects,
         roles: await readRoles(leader),
+        notCarried: await readNotCarried(leader),
         raw_bytes,
         stored_bytes: store.stored_bytes,
       }

@@ -3,15 +3,17 @@ import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
 import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
 import { formatLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
+import { eventTriggers } from '../postgres/ddl-capture-sql.ts'
+import { publishableTablesSql, tablesWithoutIdentitySql } from '../postgres/identity-sql.ts'
 import {
   createSlotSql,
   dropSlotSql,
-  identityTriggerSql,
   publishAllSql,
-  publishableTablesSql,
   publishListSql,
+  schemaComment,
   setIdentityFullSql,
-  tablesWithoutIdentitySql,
+  triggersSql,
+  triggersStamp,
 } from '../postgres/setup-sql.ts'
 import { readSlot, readSourceFacts, type SlotState, type SourceFacts } from '../postgres/source.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -42,6 +44,13 @@ export interface SetupPlan {
   readonly publications: readonly string[]
   readonly slot: string
   readonly allTables: boolean
+  /** Whether event triggers write changes of the schema into the stream. */
+  readonly ddl: Timeline['ddl']
+}
+
+/** A table whose updates would fail once published; `full`: REPLICA IDENTITY FULL mends it. */
+interface BareTable extends Table {
+  readonly full: boolean
 }
 
 /** Names of slots and publications, of letters that both allow. */
@@ -57,26 +66,28 @@ export async function planSetup(client: pg.Client, options: SetupOptions): Promi
   if (slot) refuseForeignSlot(slot, facts)
   const existing = await existingPublications(client, name)
   for (const { note } of existing) refuseOtherRepository(note, options)
-  const bare = (await client.query<Table>(tablesWithoutIdentitySql)).rows
+  const bare = (await client.query<BareTable>(tablesWithoutIdentitySql)).rows
+  const insertsOnly = bare.filter((table) => options.replicaIdentity === 'skip' || !table.full)
+  const ddl = facts.role.eventTriggers ? 'triggers' : 'none'
   const allTables =
     existing.length > 0
       ? existing.some((found) => found.all)
-      : facts.role.superuser && options.replicaIdentity === 'full'
+      : facts.role.superuser && options.replicaIdentity === 'full' && insertsOnly.length === 0
   const steps: { title: string; sql: string }[] = []
-  if (allTables && !(await hasIdentityTrigger(client))) {
-    steps.push({ title: 'trigger that gives later tables a replica identity', sql: identityTriggerSql })
+  if (ddl === 'triggers' && !(await hasTriggers(client, options.replicaIdentity))) {
+    steps.push({
+      title: 'event triggers that follow the schema',
+      sql: triggersSql({ identity: options.replicaIdentity, superuser: facts.role.superuser }),
+    })
   }
   if (options.replicaIdentity === 'full') {
-    for (const table of bare) {
+    for (const table of bare.filter(({ full }) => full)) {
       steps.push({ title: `replica identity of ${table.schema}.${table.name}`, sql: setIdentityFullSql(table) })
     }
   }
   const publications = existing.map((found) => found.name)
   if (existing.length === 0) {
-    const made = await publicationSteps(client, name, {
-      allTables,
-      bare: options.replicaIdentity === 'skip' ? bare : [],
-    })
+    const made = await publicationSteps(client, name, { allTables, insertsOnly, facts })
     steps.push(...made.steps)
     publications.push(...made.publications)
   }
@@ -91,7 +102,7 @@ export async function planSetup(client: pg.Client, options: SetupOptions): Promi
   if (slot === undefined || slot.walStatus === 'lost') {
     steps.push({ title: `replication slot ${name}`, sql: createSlotSql(name, facts.version) })
   }
-  return { steps, publications, slot: name, allTables }
+  return { steps, publications, slot: name, allTables, ddl }
 }
 
 /** Carries the plan out and begins the timeline. Repeating it is harmless: what is there is left as it is. */
@@ -110,10 +121,10 @@ export async function setUp(
     await runStep(client, step)
     done.push(step.title)
   }
-  const left = await client.query<Table>(tablesWithoutIdentitySql)
+  const left = await client.query<BareTable>(tablesWithoutIdentitySql)
   if (plan.allTables && left.rows.length > 0) {
     // A table made in between: the trigger sees to those that come from now on, so one more look settles it.
-    for (const table of left.rows)
+    for (const table of left.rows.filter(({ full }) => full))
       await runStep(client, {
         title: `replica identity of ${table.schema}.${table.name}`,
         sql: setIdentityFullSql(table),
@@ -198,6 +209,7 @@ async function timelineFor(
     publications: [...plan.publications],
     replicaIdentity: options.replicaIdentity,
     allTables: plan.allTables,
+    ddl: plan.ddl,
     insertsOnly: await publishedTables(client, insertsPublication(plan.slot)),
     encoding: facts.encoding,
     serverVersion: facts.version,
@@ -232,10 +244,21 @@ const insertsPublication = (name: string): string => `${name.slice(0, 55)}_inser
 async function publicationSteps(
   client: pg.Client,
   name: string,
-  choice: { allTables: boolean; bare: readonly Table[] },
+  choice: { allTables: boolean; insertsOnly: readonly Table[]; facts: SourceFacts },
 ): Promise<{ steps: { title: string; sql: string }[]; publications: string[] }> {
-  if (choice.allTables)
-    return { steps: [{ title: `publication ${name} for all tables`, sql: publishAllSql(name) }], publications: [name] }
+  const { facts, insertsOnly } = choice
+  const inserts = insertsPublication(name)
+  const insertsStep = {
+    title: `publication ${inserts} for tables whose updates cannot be published (${insertsOnly.length} now)`,
+    sql: publishListSql(inserts, insertsOnly, facts.version, 'insert, truncate'),
+  }
+  // The triggers may need it for a table that comes later, and the stream names its publications when it starts.
+  const hasInserts = insertsOnly.length > 0 || (facts.role.eventTriggers && facts.version >= 180000)
+  const publications = hasInserts ? [name, inserts] : [name]
+  if (choice.allTables) {
+    const all = { title: `publication ${name} for all tables`, sql: publishAllSql(name, facts.version) }
+    return { steps: hasInserts ? [all, insertsStep] : [all], publications }
+  }
   const { rows } = await client.query<Table & { owned: boolean }>(publishableTablesSql)
   const foreign = rows.filter((table) => !table.owned)
   if (foreign.length > 0) {
@@ -247,27 +270,23 @@ async function publicationSteps(
       },
     )
   }
-  const isBare = (table: Table): boolean =>
-    choice.bare.some((bare) => bare.schema === table.schema && bare.name === table.name)
-  const whole = rows.filter((table) => !isBare(table))
-  const steps = [{ title: `publication ${name} for ${whole.length} tables`, sql: publishListSql(name, whole) }]
-  const publications = [name]
-  if (choice.bare.length > 0) {
-    const inserts = insertsPublication(name)
-    steps.push({
-      title: `publication ${inserts} for ${choice.bare.length} tables without a replica identity`,
-      sql: publishListSql(inserts, choice.bare, 'insert, truncate'),
-    })
-    publications.push(inserts)
+  const isApart = (table: Table): boolean =>
+    insertsOnly.some((bare) => bare.schema === table.schema && bare.name === table.name)
+  const whole = rows.filter((table) => !isApart(table))
+  const list = {
+    title: `publication ${name} for ${whole.length} tables`,
+    sql: publishListSql(name, whole, facts.version),
   }
-  return { steps, publications }
+  return { steps: hasInserts ? [list, insertsStep] : [list], publications }
 }
 
-async function hasIdentityTrigger(client: pg.Client): Promise<boolean> {
-  const { rows } = await client.query(
-    `SELECT FROM pg_catalog.pg_event_trigger WHERE evtname = 'walback_replica_identity' AND evtenabled = 'A'`,
+async function hasTriggers(client: pg.Client, identity: SetupOptions['replicaIdentity']): Promise<boolean> {
+  const { rows } = await client.query<{ comment: string | null; enabled: string }>(
+    `SELECT pg_catalog.obj_description(pg_catalog.to_regnamespace('walback'), 'pg_namespace') AS comment,
+       (SELECT count(*)::text FROM pg_catalog.pg_event_trigger WHERE evtname = ANY ($1) AND evtenabled = 'A') AS enabled`,
+    [eventTriggers],
   )
-  return rows.length > 0
+  return rows[0]?.comment === schemaComment(triggersStamp(identity)) && rows[0].enabled === String(eventTriggers.length)
 }
 
 /** Each step is a transaction of its own that gives up soon on a lock, so that no queue forms behind it. */

@@ -9,7 +9,7 @@ import { slotName } from './setup.ts'
 export interface TeardownPlan {
   readonly slot: string | undefined
   readonly publications: readonly string[]
-  /** The event trigger and the schema `walback`; kept while another source of this database needs them. */
+  /** The event triggers and the schema `walback`; kept while another source of this database needs them. */
   readonly trigger: boolean
   readonly schema: boolean
   /** Publications of other walback sources in this database, for whose sake trigger and schema stay. */
@@ -50,7 +50,7 @@ export async function planTeardown(client: pg.Client, source: string): Promise<T
   const publications = found.rows.map((row) => row.name)
   const others = publications.filter((publication) => !ours(source).includes(publication))
   const shared = await client.query<{ trigger: boolean; schema: boolean }>(`
-    SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtname = 'walback_replica_identity') AS trigger,
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtname LIKE 'walback\\_%') AS trigger,
       EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'walback') AS schema`)
   const keyless = await client.query<{ name: string }>(keylessFullSql)
   return {
@@ -79,7 +79,7 @@ export const hasNothing = (plan: TeardownPlan): boolean =>
 /** Names what the plan removes, in the order of removal. */
 export function namesOf(plan: TeardownPlan): string[] {
   const names = [...(plan.slot === undefined ? [] : [`replication slot ${plan.slot}`])]
-  if (plan.others.length === 0 && plan.trigger) names.push('event trigger walback_replica_identity')
+  if (plan.others.length === 0 && plan.trigger) names.push('event triggers walback_*')
   names.push(...plan.publications.map((publication) => `publication ${publication}`))
   if (plan.others.length === 0 && plan.schema) names.push('schema walback')
   return names

@@ -6,17 +6,26 @@ import { type Lsn, parseLsn } from '../model/lsn.ts'
 import type { Micros } from '../model/time.ts'
 import type { BaseManifest } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
-import type { SegmentSummary, TransactionEntry } from '../repository/segment-format.ts'
+import {
+  changesAnything,
+  type DdlEntry,
+  type SegmentSummary,
+  type TransactionEntry,
+} from '../repository/segment-format.ts'
 import { scanSegments, timeOf } from '../repository/segments.ts'
 import { readTimelines } from '../repository/timeline.ts'
 
-export const operations = ['insert', 'update', 'delete', 'truncate'] as const
+export const rowOperations = ['insert', 'update', 'delete', 'truncate'] as const
+export type RowOperation = (typeof rowOperations)[number]
+
+/** What can be selected by; `ddl` is any change of the schema. */
+export const operations = [...rowOperations, 'ddl'] as const
 export type Operation = (typeof operations)[number]
 
 /** Rows per operation; `truncate` counts truncations, whose rows nobody counted. */
-export type OperationCounts = Readonly<Record<Operation, number>>
+export type RowCounts = Readonly<Record<RowOperation, number>>
 
-export interface TableChange extends OperationCounts {
+export interface TableChange extends RowCounts {
   readonly schema: string
   readonly name: string
 }
@@ -36,6 +45,9 @@ export interface LoggedTransaction {
   readonly rows: number
   /** Truncations in `tables`. */
   readonly truncates: number
+  /** The changes of the schema that match, as far as the archive's index names them, and how many there were. */
+  readonly ddl: readonly DdlEntry[]
+  readonly ddlCount: number
   /** Whether the transaction also changed what the selection leaves out. */
   readonly hasOther: boolean
 }
@@ -46,9 +58,13 @@ export interface RowCondition {
 }
 
 export interface LogSelection {
-  /** `name` or `schema.name`, with `*` for any run of characters; a table that matches one of them counts. */
+  /**
+   * `name` or `schema.name`, with `*` for any run of characters; a table that matches one of them counts, and a change of
+   * the schema whose object does.
+   */
   readonly tables?: readonly string[]
   readonly operations?: readonly Operation[]
+  /** On what was done to rows: a transaction that only changed the schema fulfils none. */
   readonly rows?: RowCondition
   /** Both bounds are inclusive. */
   readonly since?: Micros
@@ -62,7 +78,7 @@ export interface TransactionLog {
   readonly transactions: readonly LoggedTransaction[]
   /** Of all that matched, also those past the limit. */
   readonly matched: number
-  readonly totals: OperationCounts
+  readonly totals: Readonly<Record<Operation, number>>
 }
 
 /** A matcher for table patterns. */
@@ -109,7 +125,7 @@ function fulfils(condition: RowCondition | undefined, rows: number, truncates: n
   }
 }
 
-/** Selects from trailers of one timeline, or of several in their order. Transactions without rows, such as walback's own, are left out. */
+/** Selects from trailers of one timeline, or of several in their order. Those that changed nothing, such as walback's own, are left out. */
 export function selectTransactions(
   segments: Iterable<{ readonly timeline: string; readonly segment: SegmentSummary }>,
   selection: LogSelection,
@@ -123,7 +139,7 @@ class Selector {
   private readonly selection: LogSelection
   private readonly matchesTable: (table: { readonly schema: string; readonly name: string }) => boolean
   private readonly wanted: ReadonlySet<Operation>
-  private readonly totals = { insert: 0, update: 0, delete: 0, truncate: 0 }
+  private readonly totals = { insert: 0, update: 0, delete: 0, truncate: 0, ddl: 0 }
   private readonly kept: Shortlist
 
   constructor(selection: LogSelection) {
@@ -135,13 +151,15 @@ class Selector {
 
   offer(timeline: string, segment: SegmentSummary): void {
     for (const entry of segment.trailer.transactions) {
-      if (entry.counts.length === 0 || !isWithin(timeOf(entry), this.selection)) continue
+      if (!changesAnything(entry) || !isWithin(timeOf(entry), this.selection)) continue
       const { tables, hasOther } = changesOf(entry, segment, this.matchesTable, this.wanted)
-      if (tables.length === 0) continue
+      const { ddl, ddlCount } = this.ddlOf(entry)
+      if (tables.length === 0 && (ddlCount === 0 || this.selection.rows !== undefined)) continue
       const rows = tables.reduce((sum, table) => sum + table.insert + table.update + table.delete, 0)
       const truncates = tables.reduce((sum, table) => sum + table.truncate, 0)
       if (!fulfils(this.selection.rows, rows, truncates)) continue
-      for (const table of tables) for (const operation of operations) this.totals[operation] += table[operation]
+      for (const table of tables) for (const operation of rowOperations) this.totals[operation] += table[operation]
+      this.totals.ddl += ddlCount
       const { xid, commit, end, bytes } = entry
       this.kept.add({
         timeline,
@@ -153,9 +171,21 @@ class Selector {
         tables,
         rows,
         truncates,
-        hasOther,
+        ddl,
+        ddlCount,
+        hasOther: hasOther || ddlCount < (entry.ddlCount ?? 0),
       })
     }
+  }
+
+  private ddlOf({ ddl = [], ddlCount = 0 }: TransactionEntry): { ddl: readonly DdlEntry[]; ddlCount: number } {
+    if (!this.wanted.has('ddl')) return { ddl: [], ddlCount: 0 }
+    if (this.selection.tables === undefined) return { ddl, ddlCount }
+    const found = ddl.filter(({ object }) => {
+      const name = object === null ? undefined : nameIn(object)
+      return name !== undefined && this.matchesTable(name)
+    })
+    return { ddl: found, ddlCount: found.length }
   }
 
   result(): TransactionLog {
@@ -176,7 +206,7 @@ function changesOf(
   let hasOther = false
   for (const [place, ...counts] of entry.counts) {
     const { schema, name } = segment.trailer.tables[place] ?? { schema: '', name: `relation ${place}` }
-    const count = (operation: Operation, index: number): number => (wanted.has(operation) ? (counts[index] ?? 0) : 0)
+    const count = (operation: RowOperation, index: number): number => (wanted.has(operation) ? (counts[index] ?? 0) : 0)
     const change = {
       schema,
       name,
@@ -192,6 +222,15 @@ function changesOf(
   }
   return { tables, hasOther }
 }
+
+/** The relation or other object of a schema that an object's identity names: `shop."Line"`, `audit on shop."Line"`. */
+function nameIn(identity: string): TableName | undefined {
+  const words = identity.split(' on ').at(-1) ?? identity
+  const [, schema, name] = /^("(?:[^"]|"")+"|[^".(]+)\.("(?:[^"]|"")+"|[^".(]+)/.exec(words) ?? []
+  return schema === undefined || name === undefined ? undefined : { schema: unquoted(schema), name: unquoted(name) }
+}
+
+const unquoted = (word: string): string => (word.startsWith('"') ? word.slice(1, -1).replaceAll('""', '"') : word)
 
 /** Keeps the best `limit` of however many come, in bounded memory. */
 class Shortlist {
@@ -227,14 +266,16 @@ export async function readLog(
   const known = new Map<string, TableName>()
   const learn = (table: TableName): unknown => known.set(`${table.schema}.${table.name}`, table)
   for (const base of options.bases ?? []) base.tables.forEach(learn)
+  const changed = new Map<string, TableName>()
   const selector = new Selector(selection)
   for (const timeline of await readTimelines(repository, source, options.signal)) {
     for await (const segment of scanSegments(repository, timeline, { signal: options.signal })) {
       segment.trailer.tables.forEach(learn)
+      if (selection.tables !== undefined) learnObjects(segment, changed)
       selector.offer(timeline.id, segment)
     }
   }
-  for (const pattern of selection.tables ?? []) refuseUnknownTable(pattern, known)
+  for (const pattern of selection.tables ?? []) refuseUnknownTable(pattern, known, changed)
   return selector.result()
 }
 
@@ -243,9 +284,23 @@ interface TableName {
   readonly name: string
 }
 
-function refuseUnknownTable(pattern: string, known: ReadonlyMap<string, TableName>): void {
+/** A table that was only ever made, altered or dropped is known as well. */
+function learnObjects(segment: SegmentSummary, changed: Map<string, TableName>): void {
+  for (const { ddl = [] } of segment.trailer.transactions) {
+    for (const { object } of ddl) {
+      const name = object === null ? undefined : nameIn(object)
+      if (name) changed.set(`${name.schema}.${name.name}`, name)
+    }
+  }
+}
+
+function refuseUnknownTable(
+  pattern: string,
+  known: ReadonlyMap<string, TableName>,
+  changed: ReadonlyMap<string, TableName>,
+): void {
   const matches = matchTables([pattern])
-  if ([...known.values()].some(matches)) return
+  if ([...known.values(), ...changed.values()].some(matches)) return
   const meant = nearest(pattern, pattern.includes('.') ? known.keys() : [...known.values()].map((table) => table.name))
   const some = [...known.keys()].sort().slice(0, 8)
   throw new WalbackError('usage', `there is no table ${JSON.stringify(pattern)} in the archive`, {

@@ -25,6 +25,8 @@ export const databaseShape = z.object({
   /** `c` libc, `i` ICU, `b` built in. */
   provider: z.string(),
   locale: z.string().nullable(),
+  /** Rules over the ICU locale (PostgreSQL 16). */
+  icuRules: z.string().nullable().default(null),
   owner: z.string(),
   connectionLimit: z.number(),
   comment: z.string().nullable(),
@@ -40,6 +42,18 @@ export const databaseShape = z.object({
 })
 export type DatabaseProperties = z.infer<typeof databaseShape>
 
+const membershipShape = z.object({
+  /** The role whose member this one is. */
+  role: z.string(),
+  /** Null where it is gone, as it can be before PostgreSQL 16. */
+  grantor: z.string().nullable(),
+  admin: z.boolean(),
+  /** Options of PostgreSQL 16; null where the server has none: its members inherit if their role does, and may set. */
+  inherit: z.boolean().nullable(),
+  set: z.boolean().nullable(),
+})
+export type Membership = z.infer<typeof membershipShape>
+
 export const roleShape = z.object({
   name: z.string(),
   superuser: z.boolean(),
@@ -52,7 +66,16 @@ export const roleShape = z.object({
   connectionLimit: z.number(),
   validUntil: z.string().nullable(),
   memberOf: z.array(z.string()),
+  /** The same with all that a membership says, once for each grantor; undefined in bases of walback 0.1. */
+  memberships: z.array(membershipShape).optional(),
+  /** ALTER ROLE … SET, in all databases, as `name=value`. */
   settings: z.array(z.string()),
+  comment: z.string().nullable().default(null),
+  securityLabels: z.array(z.object({ provider: z.string(), label: z.string() })).default([]),
+  /** What the role may do with parameters of the server (PostgreSQL 15). */
+  parameterGrants: z
+    .array(z.object({ parameter: z.string(), privilege: z.string(), grantable: z.boolean() }))
+    .default([]),
 })
 
 export type Role = z.infer<typeof roleShape>
@@ -64,6 +87,15 @@ export const largeObjectShape = z.object({
   comment: z.string().nullable(),
 })
 export type LargeObject = z.infer<typeof largeObjectShape>
+
+export const notCarriedShape = z.object({
+  /** Tables whose changes are in no log. */
+  unlogged: z.array(z.object({ schema: z.string(), name: z.string() })),
+  subscriptions: z.array(z.string()),
+  /** Tablespaces, other than the database's own, that relations lie in. */
+  tablespaces: z.array(z.string()),
+})
+export type NotCarried = z.infer<typeof notCarriedShape>
 
 /** A table whose rows a base holds. */
 export interface Table {

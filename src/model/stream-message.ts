@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { ddlMessages } from './ddl-message.ts'
 
 /**
  * What walback itself says in the change stream, by `pg_logical_emit_message(true, 'walback', json)`: transactional, so
@@ -29,14 +30,18 @@ const streamMessage = z.discriminatedUnion('kind', [
     sequences: z.array(sequenceValue),
   }),
   z.object({ v: z.literal(1), kind: z.literal('mark'), name: z.string() }),
+  ...ddlMessages,
 ])
 export type StreamMessage = z.infer<typeof streamMessage>
 
-/** Our message, or undefined for content that this version does not know: newer agents may say more. */
-export function parseStreamMessage(content: Buffer): StreamMessage | undefined {
+/**
+ * Our message, or undefined for content that this version does not know: newer agents may say more. `decode`: from the
+ * server's encoding.
+ */
+export function parseStreamMessage(content: Buffer, decode: (bytes: Buffer) => string): StreamMessage | undefined {
   let json: unknown
   try {
-    json = JSON.parse(content.toString('utf8'))
+    json = JSON.parse(decode(content))
   } catch {
     return undefined
   }

@@ -104,9 +104,10 @@ export async function readPopulatedViews(client: pg.Client): Promise<QualifiedNa
 export async function readDatabase(client: pg.Client, serverVersion: number): Promise<DatabaseProperties> {
   const provider = serverVersion >= 150000 ? 'd.datlocprovider' : `'c'`
   const locale = serverVersion >= 170000 ? 'd.datlocale' : serverVersion >= 150000 ? 'd.daticulocale' : 'NULL'
+  const rules = serverVersion >= 160000 ? 'd.daticurules' : 'NULL'
   const { rows } = await client.query<DatabaseProperties>(`
     SELECT d.datname AS name, pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collate,
-      d.datctype AS ctype, ${provider} AS provider, ${locale} AS locale,
+      d.datctype AS ctype, ${provider} AS provider, ${locale} AS locale, ${rules} AS "icuRules",
       pg_catalog.pg_get_userbyid(d.datdba) AS owner, d.datconnlimit AS "connectionLimit",
       pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
       COALESCE((SELECT s.setconfig FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase = d.oid AND s.setrole = 0), '{}') AS settings,
@@ -118,17 +119,41 @@ export async function readDatabase(client: pg.Client, serverVersion: number): Pr
   return rows[0] as DatabaseProperties
 }
 
-/** Roles without their passwords. */
+/** All roles but the predefined ones, as `pg_dumpall --roles-only --no-role-passwords` has them. */
 export async function readRoles(client: pg.Client): Promise<Role[]> {
+  // The options of memberships are columns since 16, rights on parameters a catalog since 15.
   const { rows } = await client.query<Role>(`
     SELECT r.rolname AS name, r.rolsuper AS superuser, r.rolinherit AS inherit, r.rolcreaterole AS "createRole",
       r.rolcreatedb AS "createDatabase", r.rolcanlogin AS login, r.rolreplication AS replication,
       r.rolbypassrls AS "bypassRls", r.rolconnlimit AS "connectionLimit", r.rolvaliduntil::text AS "validUntil",
-      ARRAY(SELECT g.rolname::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+      ARRAY(SELECT DISTINCT g.rolname::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
             WHERE m.member = r.oid ORDER BY 1) AS "memberOf",
-      COALESCE((SELECT s.setconfig FROM pg_catalog.pg_db_role_setting s WHERE s.setrole = r.oid AND s.setdatabase = 0), '{}') AS settings
+      COALESCE((SELECT pg_catalog.json_agg(json_build_object('role', g.rolname, 'grantor', o.rolname, 'admin', m.admin_option,
+            'inherit', (pg_catalog.to_jsonb(m) ->> 'inherit_option')::boolean, 'set', (pg_catalog.to_jsonb(m) ->> 'set_option')::boolean)
+            ORDER BY g.rolname, o.rolname)
+        FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+          LEFT JOIN pg_catalog.pg_roles o ON o.oid = m.grantor WHERE m.member = r.oid), '[]') AS memberships,
+      COALESCE((SELECT s.setconfig FROM pg_catalog.pg_db_role_setting s WHERE s.setrole = r.oid AND s.setdatabase = 0), '{}') AS settings,
+      pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
+      COALESCE((SELECT pg_catalog.json_agg(json_build_object('provider', l.provider, 'label', l.label) ORDER BY l.provider)
+        FROM pg_catalog.pg_shseclabel l WHERE l.classoid = 'pg_catalog.pg_authid'::regclass AND l.objoid = r.oid), '[]') AS "securityLabels",
+      '[]'::json AS "parameterGrants"
     FROM pg_catalog.pg_roles r WHERE r.rolname NOT LIKE 'pg\\_%' ORDER BY 1`)
-  return rows
+  const parameters = await client.query(
+    `SELECT FROM pg_catalog.pg_class WHERE relname = 'pg_parameter_acl' AND relnamespace = 'pg_catalog'::regnamespace`,
+  )
+  if (parameters.rowCount === 0) return rows
+  const grants = await client.query<{ role: string; grants: Role['parameterGrants'] }>(`
+    SELECT r.rolname AS role, pg_catalog.json_agg(json_build_object('parameter', p.parname, 'privilege', a.privilege_type,
+        'grantable', a.is_grantable) ORDER BY p.parname, a.privilege_type) AS grants
+    FROM pg_catalog.pg_parameter_acl p CROSS JOIN LATERAL pg_catalog.aclexplode(p.paracl) a
+      JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+    -- The first superuser has them anyway, and is written down with the first grant to another.
+    WHERE a.grantee <> 10 GROUP BY r.rolname`)
+  return rows.map((role) => ({
+    ...role,
+    parameterGrants: grants.rows.find((row) => row.role === role.name)?.grants ?? [],
+  }))
 }
 
 export async function readLargeObjects(client: pg.Client): Promise<LargeObject[]> {

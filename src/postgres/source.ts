@@ -19,12 +19,14 @@ export interface SourceFacts {
     readonly superuser: boolean
     readonly replication: boolean
     readonly createInDatabase: boolean
+    /** May make event triggers: a superuser, or who a managed service puts in such a one's place. */
+    readonly eventTriggers: boolean
   }
 }
 
 export async function readSourceFacts(client: pg.Client): Promise<SourceFacts> {
   const { rows } = await client.query<
-    Record<string, string> & { replication: boolean; superuser: boolean; creates: boolean; recovery: boolean }
+    Record<string, string> & { replication: boolean; superuser: boolean; creates: boolean; triggers: boolean; recovery: boolean }
   >(`
     SELECT current_setting('server_version_num') AS version, current_setting('server_version') AS version_text,
       (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system_identifier,
@@ -37,7 +39,9 @@ export async function readSourceFacts(client: pg.Client): Promise<SourceFacts> {
       -- Managed services give the right by membership in a role of theirs.
       r.rolsuper OR r.rolreplication OR EXISTS (SELECT FROM pg_catalog.pg_roles m
         WHERE m.rolname IN ('rds_replication', 'rds_superuser') AND pg_catalog.pg_has_role(r.oid, m.oid, 'member')) AS replication,
-      pg_catalog.has_database_privilege(d.oid, 'CREATE') AS creates
+      pg_catalog.has_database_privilege(d.oid, 'CREATE') AS creates,
+      r.rolsuper OR EXISTS (SELECT FROM pg_catalog.pg_roles m
+        WHERE m.rolname = 'rds_superuser' AND pg_catalog.pg_has_role(r.oid, m.oid, 'member')) AS triggers
     FROM pg_catalog.pg_database d, pg_catalog.pg_roles r
     WHERE d.datname = current_database() AND r.rolname = current_user`)
   const row = rows[0]
@@ -59,6 +63,7 @@ export async function readSourceFacts(client: pg.Client): Promise<SourceFacts> {
       superuser: row.superuser,
       replication: row.replication,
       createInDatabase: row.creates,
+      eventTriggers: row.triggers,
     },
   }
 }

@@ -27,8 +27,77 @@ export async function splitStatements(sql: string): Promise<Statement[]> {
   return entriesOf(sql).flatMap((entry) => parseStatements(entry) ?? [unparsed(entry)])
 }
 
-/** The statements, or undefined when the parser refuses the text. */
-function parseStatements(sql: string): Statement[] | undefined {
+/** Loads the parser, which the functions below need. */
+export const loadParser: () => Promise<void> = loadModule
+
+/**
+ * Splits what a client sent, or a function ran, into its statements. A server of another major version may have
+ * understood what our parser does not: the text is then cut at its semicolons, and only what is refused by itself is of
+ * kind `unknown`. `escapes`: backslashes escape in every string, as without `standard_conforming_strings`.
+ */
+export const splitQuery = (sql: string, escapes = false): Statement[] =>
+  parseQuery(sql, escapes) ?? piecesOf(sql, escapes).flatMap((piece) => parseQuery(piece, escapes) ?? [unparsed(piece)])
+
+/** As `splitQuery`, but undefined when the parser refuses the text. */
+export const parseQuery = (sql: string, escapes = false): Statement[] | undefined =>
+  parseStatements(maskEscapes(sql, escapes), sql)
+
+/** A token of SQL, with its place in bytes of UTF-8. */
+export interface Token {
+  readonly start: number
+  readonly end: number
+  /** In lower case if it is a keyword, and not the quoted name that is spelled like one. */
+  readonly text: string
+  readonly isKeyword: boolean
+}
+
+/** The tokens without comments; undefined where even the lexer refuses. */
+export function tokensOf(sql: string, escapes = false): Token[] | undefined {
+  let scanned: ReturnType<typeof scanSync>
+  try {
+    scanned = scanSync(maskEscapes(sql, escapes))
+  } catch {
+    return undefined
+  }
+  return scanned.tokens
+    .filter(({ tokenName }) => tokenName !== 'SQL_COMMENT' && tokenName !== 'C_COMMENT')
+    .map(({ start, end, text, keywordKind }) => {
+      const isKeyword = keywordKind !== 0
+      return { start, end, isKeyword, text: isKeyword ? text.toLowerCase() : text }
+    })
+}
+
+/** Cut at the semicolons that are in no parentheses and in no SQL-standard body. */
+function piecesOf(sql: string, escapes: boolean): string[] {
+  const bytes = Buffer.from(sql, 'utf8')
+  const pieces: string[] = []
+  let [from, depth, body] = [0, 0, 0]
+  const tokens = tokensOf(sql, escapes) ?? []
+  for (const [index, { text, isKeyword, start, end }] of tokens.entries()) {
+    if (text === '(') depth++
+    else if (text === ')') depth--
+    else if (isKeyword && text === 'begin' && tokens[index + 1]?.text === 'atomic') body++
+    else if (isKeyword && body > 0 && text === 'case') body++
+    else if (isKeyword && body > 0 && text === 'end') body--
+    else if (text === ';' && depth === 0 && body === 0) {
+      pieces.push(bytes.toString('utf8', from, start))
+      from = end
+    }
+  }
+  return [...pieces, bytes.toString('utf8', from)].filter((piece) => !isBlank(piece))
+}
+
+const quotation =
+  /--[^\n]*|\/\*[\s\S]*?\*\/|"[^"]*"|\$([\p{L}_][\p{L}\p{N}_]*)?\$[\s\S]*?\$\1\$|'(?:[^'\\]|\\[\s\S]|'')*'/gu
+
+/** The text as our parser has to see it, who knows standard strings only: as long, in bytes, as it was. */
+const maskEscapes = (sql: string, escapes: boolean): string =>
+  escapes && sql.includes('\\')
+    ? sql.replace(quotation, (quoted) => (quoted.startsWith("'") ? quoted.replace(/\\[\\']/g, '..') : quoted))
+    : sql
+
+/** The statements, or undefined when the parser refuses the text, of which `original` is the spelling to give back. */
+function parseStatements(sql: string, original = sql): Statement[] | undefined {
   if (isBlank(sql)) return []
   let parsed: ReturnType<typeof parseSync>
   try {
@@ -37,7 +106,7 @@ function parseStatements(sql: string): Statement[] | undefined {
     return undefined
   }
   // The parser counts in bytes of UTF-8, JavaScript's strings in UTF-16 units.
-  const bytes = Buffer.from(sql, 'utf8')
+  const bytes = Buffer.from(original, 'utf8')
   return (parsed.stmts ?? []).map(({ stmt, stmt_location = 0, stmt_len }) => {
     const end = stmt_len ? stmt_location + stmt_len : bytes.length
     const [kind = 'unknown', node] = Object.entries(stmt ?? {})[0] ?? []

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { databaseShape, largeObjectShape, roleShape, sequenceShape } from '../model/catalog.ts'
+import { databaseShape, largeObjectShape, notCarriedShape, roleShape, sequenceShape } from '../model/catalog.ts'
 import { basesPrefix, manifestKey } from './layout.ts'
 import { type Repository, readJson, sealedJson } from './repository.ts'
 
@@ -55,6 +55,8 @@ const manifestShape = z.object({
     data: z.array(objectReference),
   }),
   roles: z.array(roleShape),
+  /** What neither the stream nor a restore carries, or a target must have; undefined in bases of walback 0.1. */
+  notCarried: notCarriedShape.optional(),
   raw_bytes: z.number(),
   stored_bytes: z.number(),
 })

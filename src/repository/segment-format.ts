@@ -38,10 +38,25 @@ const transaction = z.object({
   counts: z.array(tableCounts),
   /** Marks that the transaction set. */
   marks: z.array(z.string()).optional(),
+  /**
+   * Changes of the schema: how many, and the first of them. `unsure`: what it did to the rows of a table (`rows`), or
+   * what it did at all, is not in the stream.
+   */
+  ddl: z
+    .array(z.object({ tag: z.string(), object: z.string().nullable(), unsure: z.enum(['rows', 'all']).optional() }))
+    .optional(),
+  ddlCount: z.number().optional(),
   /** What a heartbeat in the transaction said (model/stream-message.ts). */
   heartbeat: z.object({ from: lsnText, snapshot: z.string(), sequences: z.array(sequenceValue) }).optional(),
 })
 export type TransactionEntry = z.infer<typeof transaction>
+
+/** A change of the schema, as the trailer has it. */
+export type DdlEntry = NonNullable<TransactionEntry['ddl']>[number]
+
+/** Whether a transaction changed rows or the schema: what only walback said (heartbeats, marks) changes nothing. */
+export const changesAnything = ({ counts, ddlCount }: TransactionEntry): boolean =>
+  counts.length > 0 || (ddlCount ?? 0) > 0
 
 export const partTrailer = z.object({ kind: z.literal('part') })
 

@@ -21,6 +21,8 @@ const timelineShape = z.object({
   replicaIdentity: z.enum(['full', 'skip']),
   /** Whether every table is published, later ones too; else those that there were when the timeline began. */
   allTables: z.boolean(),
+  /** How changes of the schema are followed: event triggers write them into the stream, or they are not. */
+  ddl: z.enum(['triggers', 'none']).default('none'),
   /** Tables whose inserts and truncations alone are in the stream. */
   insertsOnly: z.array(z.object({ schema: z.string(), name: z.string() })),
   encoding: z.string(),

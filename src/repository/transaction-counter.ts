@@ -1,4 +1,5 @@
 import { assert } from '../base/assert.ts'
+import { isLost } from '../model/ddl-message.ts'
 import { nameDecoder } from '../model/encoding.ts'
 import { formatLsn } from '../model/lsn.ts'
 import {
@@ -32,6 +33,9 @@ export class TransactionCounter {
   private counts = new Map<number, [number, number, number, number]>()
   private marks: string[] = []
   private heartbeat: TransactionEntry['heartbeat']
+  private ddl: NonNullable<TransactionEntry['ddl']> = []
+  private ddlCount = 0
+  private dropped: { readonly identity: string } | undefined
 
   constructor(xid: FullXid, encoding: string) {
     this.xid = xid
@@ -62,6 +66,7 @@ export class TransactionCounter {
       bytes: this.bytes,
       block,
       counts: [...this.counts].map(([oid, counts]) => [this.place(oid), ...counts]),
+      ...(this.ddlCount > 0 ? { ddl: this.ddl, ddlCount: this.ddlCount } : {}),
       ...(this.marks.length > 0 ? { marks: this.marks } : {}),
       ...(this.heartbeat === undefined ? {} : { heartbeat: this.heartbeat }),
     }
@@ -82,16 +87,31 @@ export class TransactionCounter {
     this.counts = new Map()
     this.marks = []
     this.heartbeat = undefined
+    this.ddl = []
+    this.ddlCount = 0
   }
 
   private ours(message: Buffer): void {
     const { prefix, content } = parseLogicalMessage(message)
-    const said = prefix === messagePrefix ? parseStreamMessage(content) : undefined
+    const said = prefix === messagePrefix ? parseStreamMessage(content, this.decode) : undefined
     if (said?.kind === 'mark') this.marks.push(said.name)
     else if (said?.kind === 'heartbeat') {
       const { from, snapshot, sequences } = said
       this.heartbeat = { from, snapshot, sequences }
-    }
+    } else if (said?.kind === 'ddl') {
+      const object = said.objects.find(({ identity }) => identity !== null) ?? this.dropped
+      const isUnsure = said.unknownRows.length > 0
+      this.command({ tag: said.tag, object: object?.identity ?? null, ...(isUnsure ? { unsure: 'rows' } : {}) })
+      this.dropped = undefined
+    } else if (said?.kind === 'ddl-dropped') this.dropped = said.objects.find(({ original }) => original)
+    else if (said?.kind === 'ddl-failed' && isLost(said.event))
+      this.command({ tag: said.tag, object: null, unsure: 'all' })
+  }
+
+  /** The first hundred are named, and of the others those that are not followed exactly. */
+  private command(command: NonNullable<TransactionEntry['ddl']>[number]): void {
+    this.ddlCount++
+    if (this.ddl.length < 100 || command.unsure !== undefined) this.ddl.push(command)
   }
 
   private of(oid: number): [number, number, number, number] {

@@ -18,8 +18,10 @@ export interface Destination {
 export interface Workplace {
   /** The database to restore into. */
   readonly database: string
-  /** Gives it its name. What of its properties the server does not take is told, each in a line. */
-  finish(onWarning: (warning: string) => void): Promise<void>
+  /** Whether it was made for the restore, and gets the properties of the source's. */
+  readonly isNew: boolean
+  /** Gives it its name; one that is new first gets its properties, in a session outside of it. */
+  finish(properties: (client: pg.Client, database: string) => Promise<void>): Promise<void>
   /** Leaves the server as it was. */
   discard(): Promise<void>
 }
@@ -66,6 +68,16 @@ async function connectForAdmin({ conninfo, database }: Destination): Promise<pg.
   throw failure
 }
 
+/** Does something in a session beside the target. */
+export async function onServer<T>(destination: Destination, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = await connectForAdmin(destination)
+  try {
+    return await work(client)
+  } finally {
+    await client.end().catch(() => undefined)
+  }
+}
+
 const temporaryPrefix = 'walback_restoring_'
 
 /** `admin` stays open as long as the restore runs: its lock tells other restores that the database is no leftover. */
@@ -86,25 +98,18 @@ async function makeNew(admin: pg.Client, destination: Destination, source: Datab
   }
   // A fresh session, since the one that was opened first may have been idle for hours, or been ended.
   const withAdmin = async (work: (client: pg.Client) => Promise<void>): Promise<void> => {
-    const client = await connectForAdmin(destination)
     try {
-      await work(client)
+      await onServer(destination, work)
     } finally {
-      await client.end().catch(() => undefined)
       await admin.end().catch(() => undefined)
     }
   }
   return {
     database,
-    finish: (onWarning) =>
+    isNew: true,
+    finish: (properties) =>
       withAdmin(async (client) => {
-        for (const statement of propertiesSql(database, source)) {
-          await client
-            .query(statement)
-            .catch((error: unknown) =>
-              onWarning(`left out (${messageOf(error)}): ${statement}`.replace(database, destination.database)),
-            )
-        }
+        await properties(client, database)
         await rename(client, database, destination.database)
       }),
     discard: () =>
@@ -126,47 +131,6 @@ async function rename(client: pg.Client, database: string, name: string): Promis
   }
 }
 
-/** What pg_dump --create says of a database: comment, settings, rights, owner last. */
-function propertiesSql(database: string, source: DatabaseProperties): string[] {
-  const name = quoteIdent(database)
-  const set = (setting: string): string => {
-    const [parameter = '', ...value] = setting.split('=')
-    return `SET ${quoteIdent(parameter)} = ${settingValue(parameter, value.join('='))}`
-  }
-  const grants = (source.grants ?? []).map(
-    ({ role, privilege, grantable }) =>
-      `GRANT ${privilege} ON DATABASE ${name} TO ${role === null ? 'PUBLIC' : quoteIdent(role)}${grantable ? ' WITH GRANT OPTION' : ''}`,
-  )
-  return [
-    ...(source.comment === null ? [] : [`COMMENT ON DATABASE ${name} IS ${quoteLiteral(source.comment)}`]),
-    ...source.settings.map((setting) => `ALTER DATABASE ${name} ${set(setting)}`),
-    ...source.roleSettings.flatMap(({ role, settings }) =>
-      settings.map((setting) => `ALTER ROLE ${quoteIdent(role)} IN DATABASE ${name} ${set(setting)}`),
-    ),
-    ...(source.connectionLimit < 0 ? [] : [`ALTER DATABASE ${name} CONNECTION LIMIT ${source.connectionLimit}`]),
-    ...(source.grants === null ? [] : [`REVOKE ALL ON DATABASE ${name} FROM PUBLIC`]),
-    ...grants,
-    `ALTER DATABASE ${name} OWNER TO ${quoteIdent(source.owner)}`,
-  ]
-}
-
-/** Settings that are lists of quoted names (GUC_LIST_QUOTE); all others are one constant. */
-const listSettings = new Set([
-  'search_path',
-  'session_preload_libraries',
-  'shared_preload_libraries',
-  'local_preload_libraries',
-  'temp_tablespaces',
-  'unix_socket_directories',
-])
-
-/** As pg_dump writes it: each name of a list as a constant of its own, since an empty one cannot be an identifier. */
-function settingValue(name: string, value: string): string {
-  if (!listSettings.has(name.toLowerCase())) return quoteLiteral(value)
-  const items = [...value.matchAll(/"((?:[^"]|"")*)"|[^,\s]+/g)]
-  return items.map(([item, quoted]) => quoteLiteral(quoted?.replaceAll('""', '"') ?? item)).join(', ') || `''`
-}
-
 function createDatabaseSql(name: string, source: DatabaseProperties, serverVersion: number): string {
   const parts = [
     `CREATE DATABASE ${quoteIdent(name)} TEMPLATE template0`,
@@ -176,6 +140,7 @@ function createDatabaseSql(name: string, source: DatabaseProperties, serverVersi
   ]
   if (serverVersion >= 150000 && source.provider === 'i') {
     parts.push('LOCALE_PROVIDER icu', `ICU_LOCALE ${quoteLiteral(source.locale ?? 'und')}`)
+    if (serverVersion >= 160000 && source.icuRules !== null) parts.push(`ICU_RULES ${quoteLiteral(source.icuRules)}`)
   } else if (serverVersion >= 170000 && source.provider === 'b') {
     parts.push('LOCALE_PROVIDER builtin', `BUILTIN_LOCALE ${quoteLiteral(source.locale ?? 'C.UTF-8')}`)
   } else if (serverVersion >= 150000) parts.push('LOCALE_PROVIDER libc')

@@ -65,6 +65,7 @@ export async function useEmpty(conninfo: Conninfo, database: string): Promise<Wo
   })
   return {
     database,
+    isNew: false,
     finish: async () => undefined,
     discard: () =>
       inDatabase(async (client) => {

@@ -1,54 +1,86 @@
 import { WalbackError } from '../base/errors.ts'
-import type { RelationMessage } from '../model/pgoutput.ts'
-import type { BaseTable } from '../repository/base.ts'
+import type { RelationMessage, RowMessage, Tuple } from '../model/pgoutput.ts'
 import { changesFor, isSameShape, type NetChanges } from './net-changes.ts'
 import type { Change } from './stream.ts'
 
+/** What a run of the stream does to one table. */
+export interface Folded {
+  /** The relation that the rows were sent under, without the columns that the server computes. */
+  readonly relation: RelationMessage
+  readonly changes: NetChanges
+}
+
+interface FoldOptions {
+  /** Relations that the stream may name, and whose rows are none of ours. */
+  readonly ignored: readonly number[]
+  /** A table's generated columns: from 18 on the stream may have them, and neither a base nor COPY takes them. */
+  readonly generatedColumns: (oid: number) => ReadonlySet<string>
+  readonly budget_bytes: number
+}
+
+/** A relation of the stream, and where in its rows the columns are that take values. */
+interface Form {
+  readonly sent: RelationMessage
+  readonly relation: RelationMessage
+  readonly places: readonly number[] | undefined
+}
+
 /** Folds the stream into net changes per table, until they hold so much memory that they have to be applied. */
 export class Fold {
-  private readonly tables: ReadonlyMap<number, BaseTable>
+  private readonly options: FoldOptions
   private readonly ignored: ReadonlySet<number>
-  private readonly budget_bytes: number
-  private readonly folded = new Map<number, { relation: RelationMessage; changes: NetChanges }>()
+  private readonly folded = new Map<number, { form: Form; readonly changes: NetChanges }>()
   private held = 0
   private mustApply = false
 
-  /** `ignored`: tables that the stream may name, and whose rows are none of ours. */
-  constructor(tables: readonly BaseTable[], ignored: readonly number[], budget_bytes: number) {
-    this.tables = new Map(tables.map((table) => [table.oid, table]))
-    this.ignored = new Set(ignored)
-    this.budget_bytes = budget_bytes
+  constructor(options: FoldOptions) {
+    this.options = options
+    this.ignored = new Set(options.ignored)
   }
 
   /** True when what is held should be applied before more is added. */
   get isFull(): boolean {
-    return this.held >= this.budget_bytes || this.mustApply
+    return this.held >= this.options.budget_bytes || this.mustApply
   }
 
-  /** Adds a change; false when what is held has to be applied first, and then the change offered again. */
-  add(change: Change): boolean {
+  get isEmpty(): boolean {
+    return this.folded.size === 0
+  }
+
+  /** Adds a change of rows; false when what is held has to be applied first, and then the change offered again. */
+  add(change: Extract<Change, { kind: 'row' | 'truncate' }>): boolean {
     if (change.kind === 'truncate') {
       const all = change.relations
         .filter((relation) => !this.ignored.has(relation.oid))
-        .map((relation) => this.for(relation))
+        .map((relation) => this.for(relation)?.changes)
       if (all.some((changes) => changes === undefined)) return false
       for (const changes of all) this.account(changes as NetChanges, () => changes?.truncate())
       return true
     }
     if (this.ignored.has(change.relation.oid)) return true
-    const changes = this.for(change.relation)
-    if (changes === undefined) return false
-    this.account(changes, () => changes.add(change.row))
+    const found = this.for(change.relation)
+    if (found === undefined) return false
+    this.account(found.changes, () => found.changes.add(projected(change.row, found.form.places)))
     return true
   }
 
-  /** Hands over what is held, by table, and starts anew. */
-  take(): Map<number, NetChanges> {
-    const taken = new Map([...this.folded].map(([oid, { changes }]) => [oid, changes]))
-    this.folded.clear()
-    this.held = 0
+  /** Hands over what is held of the tables that are asked for, by table. */
+  take(isAsked: (oid: number) => boolean): Map<number, Folded> {
+    const taken = new Map<number, Folded>()
+    for (const [oid, { form, changes }] of this.folded) {
+      if (!isAsked(oid)) continue
+      taken.set(oid, { relation: form.relation, changes })
+      this.folded.delete(oid)
+      this.held -= changes.held_bytes
+    }
     this.mustApply = false
     return taken
+  }
+
+  /** What is held of a relation is of no interest any more: it is gone, or has other rows. */
+  forget(oid: number): void {
+    this.held -= this.folded.get(oid)?.changes.held_bytes ?? 0
+    this.folded.delete(oid)
   }
 
   private account(changes: NetChanges, work: () => void): void {
@@ -57,42 +89,78 @@ export class Fold {
     this.held += changes.held_bytes - before
   }
 
-  /** The table's net changes; undefined when its replica identity has changed and the old ones have to be applied first. */
-  private for(relation: RelationMessage): NetChanges | undefined {
-    const known = this.folded.get(relation.oid)
-    if (known?.relation === relation) return known.changes
-    this.check(relation)
-    if (known) {
-      if (isSameShape(known.relation, relation)) {
-        known.relation = relation
-        return known.changes
-      }
+  /** The table's net changes; undefined when its form has changed and the old ones have to be applied first. */
+  private for(sent: RelationMessage): { readonly form: Form; readonly changes: NetChanges } | undefined {
+    const known = this.folded.get(sent.oid)
+    if (known?.form.sent === sent) return known
+    const form = formOf(sent, this.options.generatedColumns(sent.oid))
+    if (known === undefined) {
+      const made = { form, changes: changesFor(form.relation) }
+      this.folded.set(sent.oid, made)
+      return made
+    }
+    if (!isSameShape(known.form.relation, form.relation)) {
       this.mustApply = true
       return undefined
     }
-    const changes = changesFor(relation)
-    this.folded.set(relation.oid, { relation, changes })
-    return changes
-  }
-
-  /** The stream's relation must be the base's table: with other columns its rows would mean something else. */
-  private check(relation: RelationMessage): void {
-    const table = this.tables.get(relation.oid)
-    const name = `${relation.schema}.${relation.name}`
-    const refuse = (what: string): WalbackError =>
-      new WalbackError('refused', `${what} after the base backup, and changes of the schema are not carried yet`, {
-        hint: 'take a base after changing the schema (`walback backup --full`); a target before the change, or after the next base, restores',
-      })
-    if (table === undefined) throw refuse(`table ${name} was made`)
-    if (table.name !== relation.name || table.schema !== relation.schema)
-      throw refuse(`table ${table.schema}.${table.name} was renamed to ${name}`)
-    const columns = relation.columns.map((column) => column.name)
-    if (columns.length !== table.columns.length || columns.some((column, place) => column !== table.columns[place])) {
-      throw refuse(`the columns of table ${name} were changed`)
-    }
-    const changed = relation.columns.find(
-      ({ typeOid, typeModifier }, place) => table.types && table.types[place] !== `${typeOid}.${typeModifier}`,
-    )
-    if (changed) throw refuse(`the type of column ${changed.name} of table ${name} was changed`)
+    known.form = form
+    return known
   }
 }
+
+function formOf(sent: RelationMessage, generated: ReadonlySet<string>): Form {
+  if (generated.size === 0) return { sent, relation: sent, places: undefined }
+  const places = sent.columns.flatMap((column, place) => (generated.has(column.name) ? [] : [place]))
+  const columns = sent.columns.filter((column) => !generated.has(column.name))
+  return { sent, relation: { ...sent, columns }, places }
+}
+
+function projected(row: RowMessage, places: readonly number[] | undefined): RowMessage {
+  if (places === undefined) return row
+  const pick = (values: Tuple): Tuple => places.map((place) => values[place] ?? null)
+  const old = (values: { readonly kind: 'key' | 'full'; readonly values: Tuple }): typeof values => ({
+    kind: values.kind,
+    values: pick(values.values),
+  })
+  if (row.kind === 'insert') return { ...row, row: pick(row.row) }
+  if (row.kind === 'delete') return { ...row, old: old(row.old) }
+  return { ...row, old: row.old && old(row.old), row: pick(row.row) }
+}
+
+/**
+ * The relation that rows were sent under must be the table as it is: with another name or other columns they would mean
+ * something else, and a command that is not in the stream has changed it. `same order`: of the columns, too.
+ */
+export function checkForm(
+  relation: RelationMessage,
+  table:
+    | {
+        readonly schema: string
+        readonly name: string
+        readonly columns: readonly string[]
+        readonly types?: readonly string[] | undefined
+      }
+    | undefined,
+  order: 'same order' | 'any order',
+): void {
+  const name = `${relation.schema}.${relation.name}`
+  if (table === undefined) throw notFollowed(`table ${name} was made`)
+  if (table.name !== relation.name || table.schema !== relation.schema)
+    throw notFollowed(`table ${table.schema}.${table.name} was renamed to ${name}`)
+  const columns = relation.columns.map((column) => column.name)
+  const isThere =
+    order === 'same order'
+      ? (column: string, place: number): boolean => column === table.columns[place]
+      : (column: string): boolean => table.columns.includes(column)
+  if (columns.length !== table.columns.length || !columns.every(isThere))
+    throw notFollowed(`the columns of table ${name} were changed`)
+  const changed = relation.columns.find(
+    ({ typeOid, typeModifier }, place) => table.types && table.types[place] !== `${typeOid}.${typeModifier}`,
+  )
+  if (changed) throw notFollowed(`the type of column ${changed.name} of table ${name} was changed`)
+}
+
+const notFollowed = (what: string): WalbackError =>
+  new WalbackError('refused', `${what} after the base backup, and how is not in the stream`, {
+    hint: 'take a base after changing the schema (`walback backup --full`); a target before the change, or after the next base, restores. `walback check` says why the change was not followed',
+  })

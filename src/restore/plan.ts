@@ -5,9 +5,10 @@ import type { RecoveryTarget } from '../model/target.ts'
 import { formatTime, type Micros, micros } from '../model/time.ts'
 import { type BaseManifest, readManifests } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
-import type { TransactionEntry } from '../repository/segment-format.ts'
+import { changesAnything, type TransactionEntry } from '../repository/segment-format.ts'
 import { listSegments, readSegment, type StoredSegment, scanSegments, timeOf } from '../repository/segments.ts'
 import { readTimelines, type Timeline } from '../repository/timeline.ts'
+import { notRestored, type UnsureDdl } from './not-restored.ts'
 import { type SequencePosition, type SequenceSample, sequencePositions } from './sequences.ts'
 import { type Cut, CutSearch, horizonFor, isReachable, type Outside, searchFrom } from './target.ts'
 
@@ -23,15 +24,16 @@ export interface RestorePlan {
   readonly cut: Lsn
   /** Where the state that is restored ends: the last commit in it, or the base. */
   readonly reached: Lsn
-  /** The last kept and the first left out of the transactions that changed rows, as far as there are any near. */
+  /** The last kept and the first left out of the transactions that changed rows or the schema, as far as there are any near. */
   readonly lastKept: TransactionEntry | undefined
   readonly firstLeftOut: TransactionEntry | undefined
-  /** Transactions that changed rows: left out, and kept since the base's position. */
+  /** Of those: how many are left out, and kept since the base's position. */
   readonly leftOut: number
   readonly transactions: number
   readonly bytes: { readonly base: number; readonly segments: number }
-  /** Where sequences will be set. */
+  /** Where sequences stood; `sequencesBounded`: the stream tells of them from after the target too. */
   readonly sequences: readonly SequencePosition[]
+  readonly sequencesBounded: boolean
   /** What this restore does not bring back, each in a line. */
   readonly notRestored: readonly string[]
 }
@@ -68,8 +70,10 @@ interface Found {
   /** Heartbeats from where the search began, up to the first after the cut. */
   readonly samples: readonly SequenceSample[]
   readonly isBounded: boolean
-  /** Ends of the kept transactions that changed rows, by how many there are up to the base that is chosen. */
+  /** How many transactions that changed anything are kept since a base's position. */
   readonly kept: (after: Lsn) => number
+  /** Kept changes of the schema whose effect is not fully in the stream. */
+  readonly unsure: readonly (UnsureDdl & { readonly at: Lsn })[]
 }
 
 type Miss = Pick<Found, 'cut' | 'window'>
@@ -85,17 +89,18 @@ async function search(
   const from = searchFrom(target, bases)
   const cutSearch = new CutSearch(target)
   const samples: SequenceSample[] = []
+  const unsure: (UnsureDdl & { readonly at: Lsn })[] = []
   const counts = bases.map((base) => ({ lsn: parseLsn(base.lsn), kept: 0 }))
   let [isBounded, end, last] = [false, parseLsn(timeline.start), undefined as TransactionEntry | undefined]
   const scanned = scanSegments(repository, timeline, { ...(from ? { from: parseLsn(from.lsn) } : {}), signal })
   for await (const segment of scanned) {
     end = segment.end
     for (const entry of segment.trailer.transactions) {
-      cutSearch.offer(entry)
+      const isKept = cutSearch.offer(entry)
       last = entry
       const position = parseLsn(entry.end)
-      if (!cutSearch.isDecided && entry.counts.length > 0)
-        for (const count of counts) if (position > count.lsn) count.kept++
+      if (isKept && changesAnything(entry)) for (const count of counts) if (position > count.lsn) count.kept++
+      if (isKept) unsure.push(...unsureIn(entry).map((ddl) => ({ ...ddl, at: position })))
       if (entry.heartbeat === undefined || isBounded) continue
       const read = parseLsn(entry.heartbeat.from)
       samples.push({ from: read, values: entry.heartbeat.sequences })
@@ -105,8 +110,11 @@ async function search(
   const cut = cutSearch.result(end)
   const base = cut.kind === 'cut' ? bases.findLast((candidate) => isReachable(candidate, cut, end)) : undefined
   const kept = (after: Lsn): number => counts.find((count) => count.lsn === after)?.kept ?? 0
-  return { cut, base, samples, isBounded, kept, window: windowOf(bases, end, last) }
+  return { cut, base, samples, isBounded, kept, unsure, window: windowOf(bases, end, last) }
 }
+
+const unsureIn = ({ ddl = [], xid }: TransactionEntry): UnsureDdl[] =>
+  ddl.filter((command) => command.unsure !== undefined).map((command) => ({ ...command, xid }))
 
 /** What can be restored of one timeline. */
 interface Window {
@@ -151,8 +159,13 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
       base: base.stored_bytes,
       segments: segments.reduce((sum, segment) => sum + segment.size_bytes + segment.parts_bytes, 0),
     },
-    sequences: sequencePositions(base.sequences, samples, baseLsn, isBounded),
-    notRestored: notRestored(base, timeline),
+    sequences: sequencePositions(base.sequences, samples, baseLsn),
+    sequencesBounded: isBounded,
+    notRestored: notRestored(
+      base,
+      timeline,
+      choice.unsure.filter(({ at }) => at > baseLsn),
+    ),
   }
 }
 
@@ -181,25 +194,6 @@ async function segmentsFor(
     const end = stored[place + 1]?.start
     return segment.start < cut && (end === undefined || end > start)
   })
-}
-
-function notRestored(base: BaseManifest, timeline: Timeline): string[] {
-  const lines = [
-    'roles and their passwords (owners and grants of roles that are missing are left out and named)',
-    'tablespaces, server settings, subscriptions',
-  ]
-  if (base.largeObjects.objects.length > 0) lines.push('changes to large objects since the base')
-  lines.push(
-    'rows of unlogged tables since the base',
-    'schema changes since the base (rows of a table that was made or altered since are refused, other changes are missing)',
-  )
-  if (!timeline.allTables) lines.push('tables made since the base: the publication is a list of those that there were')
-  const { insertsOnly } = timeline
-  if (insertsOnly.length > 0) {
-    const names = insertsOnly.map(({ schema, name }) => `${schema}.${name}`)
-    lines.push(`updates and deletes since the base of ${names.join(', ')} (init was told to skip replica identities)`)
-  }
-  return lines
 }
 
 function refusal(target: RecoveryTarget, misses: readonly Miss[], bases: number): WalbackError {

@@ -5,12 +5,12 @@ import { RowHash } from '../codec/row-hash.ts'
 import { qualified, quoteIdent } from '../model/identifier.ts'
 import { copyOut, wholeLines } from '../postgres/copy.ts'
 import { copyOptions } from '../postgres/row-session.ts'
-import type { RestoredTable } from './rows.ts'
+import type { RowTarget } from './rows.ts'
 
 /** Reads every table again, and compares number and hash of its rows with what the archive says they must be. */
 export async function proveTables(
   lanes: readonly pg.Client[],
-  tables: readonly RestoredTable[],
+  tables: readonly { readonly table: RowTarget; readonly expected: RowHash }[],
   options: {
     readonly encoding: string
     readonly signal?: AbortSignal | undefined

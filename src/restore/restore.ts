@@ -1,33 +1,38 @@
 import type pg from 'pg'
 import { throwIfAborted } from '../base/abort.ts'
-import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
-import { forEachParallel } from '../base/parallel.ts'
+import { messageOf, WalbackError } from '../base/errors.ts'
+import type { RowHash } from '../codec/row-hash.ts'
 import type { QualifiedName } from '../model/catalog.ts'
 import { qualified } from '../model/identifier.ts'
 import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { openRowSession } from '../postgres/row-session.ts'
-import type { BaseTable, ObjectReference } from '../repository/base.ts'
-import { readContainer } from '../repository/container.ts'
+import type { BaseTable } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
-import { type Destination, prepareDestination } from './destination.ts'
-import { Fold } from './fold.ts'
+import { applyProperties } from './database-properties.ts'
+import { type Destination, onServer, prepareDestination, type Workplace } from './destination.ts'
 import { restoreLargeObjects } from './large-objects.ts'
-import type { NetChanges } from './net-changes.ts'
 import type { RestorePlan } from './plan.ts'
 import { type OnProgress, Phase } from './progress.ts'
 import { proveTables } from './proof.ts'
-import { applyToTable, loadTable, type RestoredTable } from './rows.ts'
-import { readStatements, runStatements, type SchemaStatements } from './schema.ts'
+import { Replay } from './replay.ts'
+import { isStatementError } from './replay-session.ts'
+import { type RoleOptions, rolesNamed } from './role-plan.ts'
+import { explainedMissingRole, Roles } from './roles.ts'
+import type { RowTarget } from './rows.ts'
+import { loadStatements, runStatements, type SchemaStatements } from './schema.ts'
 import { setSequences } from './sequences.ts'
 import { isStaged, settleTables, stageTables } from './staged-tables.ts'
 import { readChanges } from './stream.ts'
+import { TargetTables } from './target-tables.ts'
 
 export interface RestoreOptions {
   /** Connections that load and check tables side by side. */
   readonly jobs: number
   /** Net changes are applied whenever they hold about this much memory. */
   readonly memory_bytes?: number
+  /** What to do about roles that the target lacks; left out and reported unless this says otherwise. */
+  readonly roles?: RoleOptions
   readonly onProgress?: OnProgress
   readonly signal?: AbortSignal | undefined
 }
@@ -40,6 +45,8 @@ export interface RestoreReport {
   readonly duration_ms: number
   /** What was read again from the target and found to be what the archive says. */
   readonly proven: { readonly tables: number; readonly rows: number }
+  /** The roles that were made, and what else was done about roles as asked, each in a line. */
+  readonly roles: { readonly created: readonly string[]; readonly notes: readonly string[] }
   /** What was left out, each in a line. */
   readonly warnings: readonly string[]
 }
@@ -56,52 +63,84 @@ export async function restore(
 ): Promise<RestoreReport> {
   const started = performance.now()
   const workplace = await prepareDestination(destination, plan.base.database)
-  const work = new Restore(repository, plan, destination.conninfo, workplace.database, options)
+  const work = new Restore(repository, plan, destination.conninfo, workplace, options)
   const interrupt = (): void => void work.interrupt()
   options.signal?.addEventListener('abort', interrupt, { once: true })
   try {
-    const { rows, tables } = await work.run()
+    const { roles, ...outcome } = await work.run()
     await work.close()
-    await workplace.finish((warning) => work.warnings.push(warning))
+    await workplace.finish((client, database) => {
+      const onWarning = (line: string): void => void work.warnings.push(line.replace(database, destination.database))
+      return applyProperties(client, database, plan.base.database, { roles, onWarning })
+    })
+    await roles.settle((revoke) => onServer(destination, revoke))
     return {
       database: destination.database,
-      tables,
-      rows,
       transactions: plan.transactions,
       duration_ms: Math.round(performance.now() - started),
-      proven: { tables, rows },
-      warnings: work.warnings,
+      ...outcome,
+      roles: { created: roles.created, notes: roles.notes() },
+      warnings: [...work.warnings, ...roles.warnings()],
     }
   } catch (error) {
     await work.close()
-    await workplace.discard().catch((second: unknown) => {
+    const discard = async (): Promise<void> => {
+      await workplace.discard()
+      // Only now is nothing theirs any more.
+      await work.roles?.discard((drop) => onServer(destination, drop))
+    }
+    await discard().catch((second: unknown) => {
       throw new WalbackError(
         'failed',
         `the restore failed (${messageOf(error)}), and so did cleaning up after it (${messageOf(second)})`,
         {
           cause: error,
-          hint: `what is left is in database ${workplace.database}: drop it by hand`,
+          hint: `drop by hand what is left: ${[`database ${workplace.database}`, ...(work.roles?.created ?? []).map((role) => `role ${role}`)].join(', ')}`,
         },
       )
     })
     throwIfAborted(options.signal)
-    throw error
+    throw explainedMissingRole(error)
   } finally {
     options.signal?.removeEventListener('abort', interrupt)
   }
 }
 
-/** An error that the server found in a statement; not one of the connection, the server's end, its disk or a cancellation. */
-const isStatementError = (error: unknown): boolean => /^(?!08|53|57|58)[0-9A-Z]{5}$/.test(codeOf(error) ?? '')
+type Outcome = Pick<RestoreReport, 'tables' | 'rows' | 'proven'>
+
+/** Ids on the target of the views. */
+async function viewIds(client: pg.Client, views: readonly QualifiedName[]): Promise<string[]> {
+  const { rows } = await client.query<{ oid: string | null }>(
+    'SELECT pg_catalog.to_regclass(name)::pg_catalog.oid::text AS oid FROM pg_catalog.unnest($1::text[]) name',
+    [views.map(qualified)],
+  )
+  return rows.flatMap(({ oid }) => oid ?? [])
+}
+
+/** The views that hold rows in the end: those of the base, and what the stream says of views. */
+function fillable(
+  ofBase: readonly string[],
+  told: readonly { readonly target: string; readonly populated: boolean }[],
+): ReadonlySet<string> {
+  const filled = new Set(ofBase)
+  for (const { target, populated } of told) {
+    if (populated) filled.add(target)
+    else filled.delete(target)
+  }
+  return filled
+}
 
 const defaultMemory_bytes = 256 << 20
 
 class Restore {
   readonly warnings: string[] = []
+  /** Once there is a session on the target. */
+  roles: Roles | undefined
   private readonly repository: Repository
   private readonly plan: RestorePlan
   private readonly conninfo: Conninfo
   private readonly database: string
+  private readonly isNewDatabase: boolean
   private readonly options: RestoreOptions
   private readonly sessions: pg.Client[] = []
 
@@ -109,27 +148,25 @@ class Restore {
     repository: Repository,
     plan: RestorePlan,
     conninfo: Conninfo,
-    database: string,
+    workplace: Workplace,
     options: RestoreOptions,
   ) {
     this.repository = repository
     this.plan = plan
     this.conninfo = conninfo
-    this.database = database
+    this.database = workplace.database
+    this.isNewDatabase = workplace.isNew
     this.options = options
   }
 
-  async run(): Promise<{ tables: number; rows: number }> {
-    const { base, timeline } = this.plan
-    const statements = await readStatements(
-      await this.text(base.schema.preData),
-      await this.text(base.schema.postData),
-      timeline,
-    )
+  async run(): Promise<Outcome & { readonly roles: Roles }> {
+    const { base } = this.plan
+    const statements = await loadStatements(this.repository, this.plan, this.options.signal)
     const schema = await this.open((conninfo) =>
       connect(conninfo, { database: this.database, application: 'walback restore' }),
     )
-    await this.statements(schema, 'schema', statements.pre)
+    const roles = await this.prepareRoles(schema, statements)
+    await this.statements(schema, 'schema', roles, statements.pre)
     const lanes: pg.Client[] = []
     for (let n = 0; n < this.options.jobs; n++)
       lanes.push(
@@ -141,26 +178,83 @@ class Restore {
     const [first] = lanes as [pg.Client]
     const warn = (warning: string): void => void this.warnings.push(warning)
     const staged = await stageTables(first, base.tables, warn)
-    const tables = await this.rows(lanes, staged)
-    const proof = new Phase('proof', 'tables', tables.length, this.options.onProgress)
+    const tables = new TargetTables()
+    await tables.addBase(first, [...base.tables, ...base.sequences])
+    const proof = new Phase('proof', 'tables', base.tables.length, this.options.onProgress)
     const proving = { ...this.copying, onTable: () => proof.add(1) }
-    await proveTables(
-      lanes,
-      tables.filter(({ table }) => isStaged(table)),
-      proving,
-    )
-    await settleTables(first, base.tables, staged, warn)
-    await restoreLargeObjects(first, this.repository, base.largeObjects, {
-      onWarning: warn,
-      signal: this.options.signal,
+    const filledViews: string[] = []
+    const replay = new Replay(this.repository, this.plan, lanes, tables, {
+      ...this.copying,
+      memory_bytes: this.options.memory_bytes ?? defaultMemory_bytes,
+      staged,
+      ignored: this.ignored(staged),
+      warn,
+      onProgress: this.options.onProgress,
+      complete: async (loaded) => {
+        // What is beside is proven there: the server adds its own to it.
+        await proveTables(
+          lanes,
+          loaded.filter(({ table }) => isStaged(table)),
+          proving,
+        )
+        await settleTables(first, base.tables, staged, warn)
+        await this.statements(schema, 'indexes', roles, statements.post)
+        filledViews.push(...(await viewIds(schema, base.materializedViews)))
+      },
     })
-    await this.finish(schema, statements)
-    await proveTables(
-      lanes,
-      tables.filter(({ table }) => !isStaged(table)),
-      proving,
-    )
-    return { tables: tables.length, rows: tables.reduce((sum, { expected }) => sum + expected.rows, 0) }
+    const progress = new Phase('replay', 'bytes', this.plan.bytes.segments, this.options.onProgress)
+    const { signal } = this.options
+    await replay.run(readChanges(this.repository, this.plan, { signal, onBytes: (stored) => progress.add(stored) }))
+    await restoreLargeObjects(first, this.repository, base.largeObjects, { roles, signal })
+    await this.finish(schema, roles, statements, tables, fillable(filledViews, replay.populatedViews()))
+    return { ...(await this.prove(lanes, tables, staged, proving)), roles }
+  }
+
+  private async prepareRoles(client: pg.Client, { pre, post, last }: SchemaStatements): Promise<Roles> {
+    const { base } = this.plan
+    const options = this.options.roles ?? {}
+    const roles = await Roles.open(client, base.roles, options)
+    this.roles = roles
+    const named = rolesNamed(base, [...pre, ...post, ...last], { ...options, isNewDatabase: this.isNewDatabase })
+    await roles.provide(client, named)
+    return roles
+  }
+
+  /** Relations whose rows are not to be restored. */
+  private ignored(staged: ReadonlyMap<number, BaseTable>): number[] {
+    const { base } = this.plan
+    const leftOut = base.tables.filter((table) => isStaged(table) && !staged.has(table.oid)).map((table) => table.oid)
+    return [...base.tablesWithoutRows, ...leftOut]
+  }
+
+  /** Reads again what the archive tells, and counts the rest. */
+  private async prove(
+    lanes: readonly pg.Client[],
+    tables: TargetTables,
+    staged: ReadonlyMap<number, BaseTable>,
+    proving: Parameters<typeof proveTables>[2],
+  ): Promise<Outcome> {
+    const [first] = lanes as [pg.Client]
+    const current = await tables.current(first, tables.sources())
+    const known: { table: RowTarget; expected: RowHash }[] = []
+    const outcome = { tables: 0, rows: 0, proven: { tables: 0, rows: 0 } }
+    for (const [source, table] of current) {
+      if (table.kind !== 'r') continue
+      outcome.tables++
+      const restored = tables.restored(source)
+      if (restored === undefined) {
+        const { rows } = await first.query<{ rows: string }>(`SELECT count(*) AS rows FROM ONLY ${qualified(table)}`)
+        outcome.rows += Number(rows[0]?.rows)
+        continue
+      }
+      outcome.rows += restored.expected.rows
+      outcome.proven.tables++
+      outcome.proven.rows += restored.expected.rows
+      const { columns } = restored.table
+      if (!staged.has(source)) known.push({ expected: restored.expected, table: { ...table, columns } })
+    }
+    await proveTables(lanes, known, proving)
+    return outcome
   }
 
   private get copying(): { readonly encoding: string; readonly signal: AbortSignal | undefined } {
@@ -183,76 +277,26 @@ class Restore {
     await Promise.all(this.sessions.splice(0).map((session) => session.end().catch(() => undefined)))
   }
 
-  /** Loads every table, folding the stream first as far as memory allows; what comes after is applied in rounds. */
-  private async rows(lanes: readonly pg.Client[], staged: ReadonlyMap<number, BaseTable>): Promise<RestoredTable[]> {
-    const { base, bytes } = this.plan
-    const replay = new Phase('replay', 'bytes', bytes.segments, this.options.onProgress)
-    const tables = base.tables.flatMap((table) => (isStaged(table) ? (staged.get(table.oid) ?? []) : table))
-    const leftOut = base.tables.filter((table) => isStaged(table) && !staged.has(table.oid)).map((table) => table.oid)
-    const ignored = [...base.tablesWithoutRows, ...leftOut]
-    const fold = new Fold(base.tables, ignored, this.options.memory_bytes ?? defaultMemory_bytes)
-    let restored: Map<number, RestoredTable> | undefined
-    const apply = async (): Promise<void> => {
-      const changes = fold.take()
-      if (restored) await this.applyAll(lanes, restored, changes)
-      else restored = await this.loadAll(lanes, tables, changes)
-    }
-    const changes = readChanges(this.repository, this.plan, {
-      signal: this.options.signal,
-      onBytes: (stored) => replay.add(stored),
-    })
-    for await (const block of changes) {
-      for (const change of block) {
-        if (!fold.add(change)) {
-          await apply()
-          fold.add(change)
-        }
-        if (fold.isFull) await apply()
-      }
-    }
-    await apply()
-    return [...(restored as unknown as Map<number, RestoredTable>).values()]
-  }
-
-  private async loadAll(
-    lanes: readonly pg.Client[],
-    tables: readonly BaseTable[],
-    changes: ReadonlyMap<number, NetChanges>,
-  ): Promise<Map<number, RestoredTable>> {
-    const { base } = this.plan
-    const phase = new Phase('rows', 'bytes', base.raw_bytes, this.options.onProgress)
-    const restored = new Map<number, RestoredTable>()
-    const largestFirst = [...tables].sort((a, b) => b.rows - a.rows)
-    await forEachParallel(largestFirst, lanes.length, async (table: BaseTable, lane) => {
-      const options = { ...this.copying, onBytes: (raw: number) => phase.add(raw) }
-      restored.set(
-        table.oid,
-        await loadTable(lanes[lane] as pg.Client, this.repository, table, changes.get(table.oid), options),
-      )
-    })
-    return restored
-  }
-
-  private async applyAll(
-    lanes: readonly pg.Client[],
-    restored: ReadonlyMap<number, RestoredTable>,
-    changes: ReadonlyMap<number, NetChanges>,
+  private async finish(
+    schema: pg.Client,
+    roles: Roles,
+    statements: SchemaStatements,
+    tables: TargetTables,
+    views: ReadonlySet<string>,
   ): Promise<void> {
-    await forEachParallel(changes, lanes.length, async ([oid, net], lane) => {
-      await applyToTable(lanes[lane] as pg.Client, restored.get(oid) as RestoredTable, net, this.copying)
-    })
-  }
-
-  private async finish(schema: pg.Client, statements: SchemaStatements): Promise<void> {
-    const { base, sequences } = this.plan
-    await this.statements(schema, 'indexes', statements.post)
-    await setSequences(schema, sequences)
-    const populated = new Set(base.materializedViews.map(qualified))
-    for (const view of statements.views) {
+    const positions = new Map(this.plan.sequences.map((position) => [tables.target(position.oid), position]))
+    await setSequences(schema, (target) => positions.get(String(target)), this.plan.sequencesBounded)
+    // One that reads another was made after it.
+    const { rows } = await schema.query<QualifiedName & { oid: string }>(
+      `SELECT c.oid::text AS oid, n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'm' ORDER BY c.oid`,
+    )
+    for (const view of rows.filter(({ oid }) => views.has(oid))) {
       throwIfAborted(this.options.signal)
-      if (populated.has(qualified(view))) await this.refresh(schema, view)
+      await this.refresh(schema, view)
     }
     await runStatements(schema, statements.last, {
+      roles,
       onWarning: (warning) => this.warnings.push(warning),
       signal: this.options.signal,
     })
@@ -272,10 +316,12 @@ class Restore {
   private async statements(
     client: pg.Client,
     phase: 'schema' | 'indexes',
+    roles: Roles,
     statements: SchemaStatements['pre'],
   ): Promise<void> {
     const progress = new Phase(phase, 'statements', statements.length, this.options.onProgress)
     await runStatements(client, statements, {
+      roles,
       onWarning: (warning) => this.warnings.push(warning),
       onDone: () => progress.add(1),
       signal: this.options.signal,
@@ -286,13 +332,5 @@ class Restore {
     const session = await connectTo(this.conninfo)
     this.sessions.push(session)
     return session
-  }
-
-  private async text(reference: ObjectReference): Promise<string> {
-    const parts: Buffer[] = []
-    for await (const part of readContainer(this.repository.storage, reference, this.options.signal)) {
-      if (part.kind === 'block') parts.push(part.raw)
-    }
-    return Buffer.concat(parts).toString('utf8')
   }
 }

@@ -9,6 +9,13 @@ import { readContainer } from '../repository/container.ts'
 import type { Repository } from '../repository/repository.ts'
 import { keep, type NetChanges } from './net-changes.ts'
 
+/** A table to put rows into, by the columns that they have values for, in their order. */
+export interface RowTarget {
+  readonly schema: string
+  readonly name: string
+  readonly columns: readonly string[]
+}
+
 /** A table on its way: what its rows must be in the end. */
 export interface RestoredTable {
   readonly table: BaseTable
@@ -23,10 +30,10 @@ interface Options {
 }
 
 /** COPY names the columns, so that their order in the restored table does not matter; a table may also have none. */
-const columnList = (table: BaseTable): string =>
+const columnList = (table: RowTarget): string =>
   table.columns.length === 0 ? '' : ` (${table.columns.map(quoteIdent).join(', ')})`
 
-const copyInSql = (table: BaseTable, encoding: string): string =>
+export const copyInSql = (table: RowTarget, encoding: string): string =>
   `COPY ${qualified(table)}${columnList(table)} FROM STDIN ${copyOptions(encoding)}`
 
 /** Loads a table: its rows in the base, merged on the way with the net changes to it. */
@@ -57,43 +64,59 @@ export async function loadTable(
   return { table, expected }
 }
 
-/** Applies net changes to a table that is loaded already, by sets: old rows out, new rows in. */
+/** A table that has rows already: what they must be, if that is known, and how it is emptied. */
+interface FilledTable {
+  readonly table: RowTarget
+  readonly expected: RowHash | undefined
+  /** A foreign key names it: TRUNCATE is refused, even in a replica's session. */
+  readonly isReferenced?: boolean
+}
+
+/**
+ * Applies net changes to a table that is loaded already, by sets: old rows out, new rows in. The session must be in a
+ * transaction.
+ */
 export async function applyToTable(
   client: pg.Client,
-  restored: RestoredTable,
+  filled: FilledTable,
   changes: NetChanges,
   options: Options,
 ): Promise<void> {
-  const { table, expected } = restored
-  await client.query('BEGIN')
+  const { table, expected = new RowHash() } = filled
+  const known = { table, expected }
   let refilled: Buffer[] = []
   if (changes.replacesAll) {
-    await client.query(`TRUNCATE ONLY ${qualified(table)}`)
+    await client.query(`${filled.isReferenced ? 'DELETE FROM' : 'TRUNCATE'} ONLY ${qualified(table)}`)
     expected.clear()
   } else if (changes.touchesOld) {
     refilled = changes.old
-      ? await removeByKey(client, restored, changes, changes.old, options)
-      : await removeByText(client, restored, changes, options)
+      ? await removeByKey(client, known, changes, changes.old, options)
+      : await removeByText(client, known, changes, options)
   }
   function* lines(): Generator<Buffer> {
     yield* batches(refilled, expected)
     yield* batches(changes.rest(), expected)
   }
   await copyIn(client, copyInSql(table, options.encoding), lines(), options.signal)
-  await client.query('COMMIT')
+}
+
+/** A loaded table whose rows are known, for the functions below. */
+interface KnownTable {
+  readonly table: RowTarget
+  readonly expected: RowHash
 }
 
 /** Takes the old rows out by their keys; gives back those that the changes only refilled. */
 async function removeByKey(
   client: pg.Client,
-  { table, expected }: RestoredTable,
+  { table, expected }: KnownTable,
   changes: NetChanges,
   old: { readonly columns: readonly string[]; readonly keys: Iterable<string> },
   { encoding, signal }: Options,
 ): Promise<Buffer[]> {
   const columns = old.columns.map(quoteIdent)
   await client.query(
-    `CREATE TEMP TABLE walback_old ON COMMIT DROP AS SELECT ${columns.join(', ')} FROM ONLY ${qualified(table)} WITH NO DATA`,
+    `CREATE TEMP TABLE walback_old AS SELECT ${columns.join(', ')} FROM ONLY ${qualified(table)} WITH NO DATA`,
   )
   await copyIn(client, `COPY pg_temp.walback_old FROM STDIN ${copyOptions(encoding)}`, keyLines(old.keys), signal)
   // As text, since an extension's equality operator is not on the empty search_path; keys equal as text are equal.
@@ -108,13 +131,14 @@ async function removeByKey(
       throw new WalbackError('corrupt', `table ${table.schema}.${table.name} lost a row that was to stay`)
     if (becomes) refilled.push(becomes)
   }
+  await client.query('DROP TABLE pg_temp.walback_old')
   return refilled
 }
 
 /** Rows without a key are found by looking at every row's text, and taken out by where they lie. */
 async function removeByText(
   client: pg.Client,
-  { table, expected }: RestoredTable,
+  { table, expected }: KnownTable,
   changes: NetChanges,
   { encoding, signal }: Options,
 ): Promise<Buffer[]> {
@@ -129,9 +153,10 @@ async function removeByText(
     expected.add(text, row, end, -1)
     places.push(text.toString('latin1', start, ctidEnd))
   }
-  await client.query('CREATE TEMP TABLE walback_old (place tid) ON COMMIT DROP')
+  await client.query('CREATE TEMP TABLE walback_old (place tid)')
   await copyIn(client, 'COPY pg_temp.walback_old FROM STDIN', keyLines(places), signal)
   await client.query(`DELETE FROM ONLY ${qualified(table)} t USING pg_temp.walback_old o WHERE t.ctid = o.place`)
+  await client.query('DROP TABLE pg_temp.walback_old')
   return []
 }
 

@@ -1,8 +1,12 @@
 import type pg from 'pg'
 import { throwIfAborted } from '../base/abort.ts'
 import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
-import { quoteIdent } from '../model/identifier.ts'
 import { type Statement, splitStatements } from '../postgres/split-sql.ts'
+import type { ObjectReference } from '../repository/base.ts'
+import { readContainer } from '../repository/container.ts'
+import type { Repository } from '../repository/repository.ts'
+import type { RestorePlan } from './plan.ts'
+import { isAboutRole, type Roles } from './roles.ts'
 
 /** A dump's statements in the three turns in which a restore runs them. */
 export interface SchemaStatements {
@@ -12,12 +16,26 @@ export interface SchemaStatements {
   readonly post: readonly Statement[]
   /** At the very end: event triggers would fire on what comes before. */
   readonly last: readonly Statement[]
-  /** Materialized views in the order in which they were made, in which they can be filled. */
-  readonly views: readonly { schema: string; name: string }[]
+}
+
+/** The statements of a plan's base. */
+export async function loadStatements(
+  repository: Repository,
+  { base, timeline }: Pick<RestorePlan, 'base' | 'timeline'>,
+  signal: AbortSignal | undefined,
+): Promise<SchemaStatements> {
+  const text = async (reference: ObjectReference): Promise<string> => {
+    const parts: Buffer[] = []
+    for await (const part of readContainer(repository.storage, reference, signal)) {
+      if (part.kind === 'block') parts.push(part.raw)
+    }
+    return Buffer.concat(parts).toString('utf8')
+  }
+  return readStatements(await text(base.schema.preData), await text(base.schema.postData), timeline)
 }
 
 /** Takes the dump apart, and leaves out what walback itself had put into the source. */
-export async function readStatements(
+async function readStatements(
   preData: string,
   postData: string,
   own: { publications: readonly string[] },
@@ -31,8 +49,6 @@ export async function readStatements(
     pre,
     post: after.filter((statement) => !isLast(statement)),
     last: after.filter(isLast),
-    // One that groups by a primary key is made after the key.
-    views: [...pre, ...after].flatMap(materializedView),
   }
 }
 
@@ -59,24 +75,15 @@ function isOurs(statement: Statement, publications: readonly string[]): boolean 
   return isAboutPublication && publications.some(names)
 }
 
-function materializedView(statement: Statement): { schema: string; name: string }[] {
-  if (statement.kind !== 'CreateTableAsStmt') return []
-  const node = text(statement.node)
-  if (!node.includes('"OBJECT_MATVIEW"')) return []
-  const match = /"rel":\{"schemaname":("(?:[^"\\]|\\.)*"),"relname":("(?:[^"\\]|\\.)*")/.exec(node)
-  return match?.[1] && match[2]
-    ? [{ schema: JSON.parse(match[1]) as string, name: JSON.parse(match[2]) as string }]
-    : []
-}
-
 /**
- * Runs statements one by one. What only names a role that is not there, or what only a superuser may do and rows do not
- * depend on, is left out with a warning; anything else fails the restore.
+ * Runs statements one by one, for the roles that the target has. What only names a role that is not there, or what only
+ * a superuser may do and rows do not depend on, is left out with a warning; anything else fails the restore.
  */
 export async function runStatements(
   client: pg.Client,
   statements: readonly Statement[],
   options: {
+    readonly roles: Roles
     readonly onWarning: (warning: string) => void
     readonly onDone?: (() => void) | undefined
     readonly signal?: AbortSignal | undefined
@@ -84,35 +91,17 @@ export async function runStatements(
 ): Promise<void> {
   for (const statement of statements) {
     throwIfAborted(options.signal)
+    const sql = options.roles.statementFor(statement)
     try {
-      await client.query(statement.text)
+      if (sql !== undefined) await client.query(sql)
     } catch (error) {
       throwIfAborted(options.signal)
       if (!canBeLeftOut(statement, error)) throw statementFailure(statement, error)
-      options.onWarning(`left out (${messageOf(error)}): ${firstLine(statement.text)}`)
-      const rest = statement.kind === 'CreatePolicyStmt' ? await policyForOthers(client, statement) : undefined
-      if (rest !== undefined) await client.query(rest)
+      if (!options.roles.isRefusal(statement, error))
+        options.onWarning(`left out (${messageOf(error)}): ${firstLine(statement.text)}`)
     }
     options.onDone?.()
   }
-}
-
-/** A policy for those of its roles that are there; undefined when there is none of them. */
-async function policyForOthers(client: pg.Client, { text: sql, node }: Statement): Promise<string | undefined> {
-  const specs = (node as { roles?: { RoleSpec?: { rolename?: string } }[] }).roles ?? []
-  const named = specs.flatMap(({ RoleSpec }) => RoleSpec?.rolename ?? [])
-  const { rows } = await client.query<{ name: string }>(
-    'SELECT rolname AS name FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)',
-    [named],
-  )
-  const there = named.filter((name) => rows.some((row) => row.name === name))
-  // pg_dump quotes names where they need it.
-  const literally = (name: string): string => name.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')
-  const list = named.map((name) => `(?:${literally(name)}|${literally(quoteIdent(name))})`).join(', ')
-  const to = new RegExp(` TO ${list}(?=\\s|$)`)
-  return there.length === 0 || !to.test(sql)
-    ? undefined
-    : sql.replace(to, () => ` TO ${there.map(quoteIdent).join(', ')}`)
 }
 
 /** Statements about rights and owners, and such as describe but hold nothing. */
@@ -132,25 +121,20 @@ const describingKinds = new Set([
   'SecLabelStmt',
 ])
 
-/** Statements that name the roles that they are for. */
-const roleKinds = new Set(['CreatePolicyStmt', 'CreateUserMappingStmt'])
-
 function canBeLeftOut(statement: Statement, error: unknown): boolean {
   const code = codeOf(error)
   // Around a GRANT that another role than the owner made: it is then granted by whoever restores.
   if (statement.kind === 'VariableSetStmt' && text(statement.node).includes('"name":"session_authorization"'))
     return code === '22023' || code === '42704' || code === '42501'
-  if (roleKinds.has(statement.kind)) return code === '42704' && isAboutRole(error)
+  if (statement.kind === 'CreatePolicyStmt') return code === '42704' && isAboutRole(error)
+  // Of two roles in whose place one is put, both may have had a mapping.
+  if (statement.kind === 'CreateUserMappingStmt') return (code === '42704' && isAboutRole(error)) || code === '42710'
   if (rightsKinds.has(statement.kind)) {
     const isOwner = statement.kind !== 'AlterTableStmt' || /"AT_ChangeOwner"/.test(text(statement.node))
     return isOwner && (code === '42704' || code === '42501')
   }
   return describingKinds.has(statement.kind) && code === '42501'
 }
-
-/** `role "x" does not exist`, in whatever language: the server's source file for roles said it. */
-const isAboutRole = (error: unknown): boolean =>
-  typeof error === 'object' && error !== null && 'file' in error && error.file === 'acl.c'
 
 function statementFailure(statement: Statement, error: unknown): WalbackError {
   const code = codeOf(error)

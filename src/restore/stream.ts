@@ -1,9 +1,11 @@
 import { assert } from '../base/assert.ts'
 import { WalbackError } from '../base/errors.ts'
+import type { DdlMessage } from '../model/ddl-message.ts'
 import { nameDecoder } from '../model/encoding.ts'
 import { parseLsn } from '../model/lsn.ts'
 import {
   isRowTag,
+  parseLogicalMessage,
   parseRelation,
   parseRow,
   parseTruncate,
@@ -12,6 +14,7 @@ import {
   tags,
 } from '../model/pgoutput.ts'
 import { fullXid, isVisible, parseSnapshot, type Snapshot } from '../model/snapshot.ts'
+import { messagePrefix, parseStreamMessage } from '../model/stream-message.ts'
 import { readContainer } from '../repository/container.ts'
 import { readRecords } from '../repository/record.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -19,10 +22,12 @@ import { type SegmentSummary, segmentHeader, type TransactionEntry } from '../re
 import { readSegment } from '../repository/segments.ts'
 import type { RestorePlan } from './plan.ts'
 
-/** A change that the restore has to make, under the form of the relation that it was made with. */
+/** A change that the restore has to make, rows under the form of the relation that they were made with. */
 export type Change =
   | { readonly kind: 'row'; readonly relation: RelationMessage; readonly row: RowMessage }
   | { readonly kind: 'truncate'; readonly relations: readonly RelationMessage[] }
+  | { readonly kind: 'ddl'; readonly message: DdlMessage }
+  | { readonly kind: 'commit' }
 
 /**
  * The changes of the transactions that a plan keeps and its base does not hold, in commit order, block by block.
@@ -116,11 +121,23 @@ class TransactionFilter {
       } else if (tag === tags.relation) {
         this.relations.set(message.readUInt32BE(1), parseRelation(message, this.decode))
       } else if (tag === tags.begin) this.begin()
-      else if (tag === tags.commit) this.isWanted = false
-      else if (tag === tags.truncate && this.isWanted) {
+      else if (tag === tags.commit) {
+        if (this.isWanted) yield { kind: 'commit' }
+        this.isWanted = false
+      } else if (tag === tags.truncate && this.isWanted) {
         yield { kind: 'truncate', relations: parseTruncate(message).relations.map((oid) => this.relation(oid)) }
+      } else if (tag === tags.message && this.isWanted) {
+        const said = this.said(message)
+        if (said) yield { kind: 'ddl', message: said }
       }
     }
+  }
+
+  private said(message: Buffer): DdlMessage | undefined {
+    const { prefix, content } = parseLogicalMessage(message)
+    if (prefix !== messagePrefix || content.length === 0) return undefined
+    const said = parseStreamMessage(content, this.decode)
+    return said === undefined || said.kind === 'mark' || said.kind === 'heartbeat' ? undefined : said
   }
 
   private begin(): void {

@@ -4,7 +4,7 @@ import { parseSnapshot } from '../model/snapshot.ts'
 import type { RecoveryTarget } from '../model/target.ts'
 import { formatTime, type Micros } from '../model/time.ts'
 import type { BaseManifest } from '../repository/base.ts'
-import type { TransactionEntry } from '../repository/segment-format.ts'
+import { changesAnything, type TransactionEntry } from '../repository/segment-format.ts'
 import { timeOf } from '../repository/segments.ts'
 
 /** Where a target cuts a timeline. */
@@ -15,10 +15,10 @@ export interface Cut {
   /** End of the last transaction that is kept, of those that were looked at. */
   readonly lastEnd: Lsn | undefined
   readonly time: Micros | undefined
-  /** The last kept and the first left out of those that changed rows. */
+  /** The last kept and the first left out of those that changed rows or the schema. */
   readonly lastKept: TransactionEntry | undefined
   readonly firstLeftOut: TransactionEntry | undefined
-  /** How many that changed rows are left out. */
+  /** How many of those are left out. */
   readonly leftOut: number
 }
 
@@ -48,11 +48,6 @@ export class CutSearch {
     this.target = target
   }
 
-  /** True once all that follows is left out. */
-  get isDecided(): boolean {
-    return this.isPast
-  }
-
   /** Where the cut is, once it is decided. */
   get position(): Lsn | undefined {
     if (!this.isPast) return undefined
@@ -60,24 +55,27 @@ export class CutSearch {
     return this.firstLeftOutEnd === undefined ? this.lastEnd : lsn(this.firstLeftOutEnd - 1n)
   }
 
-  offer(entry: TransactionEntry): void {
+  /** Takes the next transaction; true if it is kept. */
+  offer(entry: TransactionEntry): boolean {
     const isNamed = this.isNamed(entry)
     if (isNamed) this.matches++
     this.isPast ||= this.isFirstLeftOut(entry, isNamed)
-    const changesRows = entry.counts.length > 0
+    const isKept = !this.isPast
+    const counts = changesAnything(entry)
     if (this.isPast) {
       this.firstLeftOutEnd ??= parseLsn(entry.end)
-      if (changesRows) {
+      if (counts) {
         this.firstLeftOut ??= entry
         this.leftOut++
       }
     } else {
       this.lastEnd = parseLsn(entry.end)
       this.lastTime = timeOf(entry)
-      if (changesRows) this.lastKept = entry
+      if (counts) this.lastKept = entry
     }
     // What an inclusive target names is the last that is kept.
     if (isNamed && this.matches === 1 && !this.isPast) this.isPast = true
+    return isKept
   }
 
   /** The cut, when all transactions up to the archive's end have been offered. */

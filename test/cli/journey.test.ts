@@ -51,9 +51,10 @@ describe('a first day with walback', () => {
     expect(stderr).toBe('')
     expect(stdout).toMatch(/^-- walback init: what source app needs/)
     expect(stdout.match(/^-- (?!walback|the replication).*/gm)).toEqual([
-      '-- trigger that gives later tables a replica identity',
+      '-- event triggers that follow the schema',
       '-- replica identity of public.audit',
       '-- publication walback_app for all tables',
+      '-- publication walback_app_inserts for tables whose updates cannot be published (0 now)',
       '-- replication slot walback_app',
     ])
     expect(stdout.trimEnd().endsWith(';')).toBe(true)
@@ -64,12 +65,14 @@ describe('a first day with walback', () => {
     const { stdout, stderr } = await run('init', '--db', app, '--repo', 'repo')
     expect(stdout).toBe('')
     expect(steady(stderr)).toBe(`source app: postgres://postgres@HOST/app to REPO
-  making  trigger that gives later tables a replica identity
+  making  event triggers that follow the schema
   making  replica identity of public.audit
   making  publication walback_app for all tables
+  making  publication walback_app_inserts for tables whose updates cannot be published (0 now)
   making  note at publication walback_app
+  making  note at publication walback_app_inserts
   making  replication slot walback_app
-set up: repository, trigger that gives later tables a replica identity, replica identity of public.audit, publication walback_app for all tables, note at publication walback_app, replication slot walback_app, timeline 00000001
+set up: repository, event triggers that follow the schema, replica identity of public.audit, publication walback_app for all tables, publication walback_app_inserts for tables whose updates cannot be published (0 now), note at publication walback_app, note at publication walback_app_inserts, replication slot walback_app, timeline 00000001
 wrote ${place.path}/walback.yaml
 next:
   walback backup --full  take the first base backup: nothing can be restored before it
@@ -98,7 +101,7 @@ next:
       done: [],
       timeline: '00000001',
       slot: 'walback_app',
-      publications: ['walback_app'],
+      publications: ['walback_app', 'walback_app_inserts'],
     })
     expect(steady((await run('init', '--print-sql')).stderr)).toBe(
       'nothing is missing for source app: the database needs no SQL\n',
@@ -336,8 +339,9 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
     expect(unasked.stderr).toContain('hint: there is no terminal to ask on: add --yes\n')
     expect(steady((await run('uninstall', '--yes')).stderr)).toBe(`from postgres://postgres@HOST/app:
   remove  replication slot walback_app
-  remove  event trigger walback_replica_identity
+  remove  event triggers walback_*
   remove  publication walback_app
+  remove  publication walback_app_inserts
   remove  schema walback
 removed; no slot, publication, event trigger or schema of this source is left
 these tables have no key and keep REPLICA IDENTITY FULL, which is harmless (ALTER TABLE … REPLICA IDENTITY DEFAULT undoes it):

@@ -1,0 +1,303 @@
+import { messageOf } from '../base/errors.ts'
+import {
+  type DdlCommand,
+  type DdlMessage,
+  type DroppedObject,
+  isLost,
+  type ObjectAddress,
+  type TouchedObject,
+} from '../model/ddl-message.ts'
+import { qualified } from '../model/identifier.ts'
+import { copyIn } from '../postgres/copy.ts'
+import {
+  type CommandInput,
+  candidates,
+  type DdlStatement,
+  isBarrier,
+  rewriteForReplay,
+  StatementCursor,
+} from '../postgres/ddl-statement.ts'
+import { LineEncoder } from './copy-text.ts'
+import { repairSql, sameState } from './repair.ts'
+import { type Found, isStatementError, type ReplaySession } from './replay-session.ts'
+import { copyInSql } from './rows.ts'
+import { quietly, type TargetTables } from './target-tables.ts'
+
+/** A command with its texts in place of their ids, and with what it dropped. */
+type ResolvedCommand = DdlCommand & CommandInput & { readonly dropped: readonly DroppedObject[] }
+
+interface Hooks {
+  /** Applies the pending changes of rows. */
+  readonly flush: () => Promise<void>
+  /** Pending changes of the rows of a relation are of no interest any more. */
+  readonly forget: (source: number) => void
+  readonly warn: (warning: string) => void
+  readonly versions: { readonly source: number; readonly target: number }
+  readonly signal?: AbortSignal | undefined
+}
+
+/**
+ * Replays changes of the schema, each as the event triggers told it: the statement that ran is found in its text, run
+ * with its settings as its role, and what it touched is compared with what the source's catalog said of it afterwards.
+ * A statement that does not give that is not the one, or is mended from that state. What cannot be mended is told.
+ */
+export class DdlReplay {
+  private readonly session: ReplaySession
+  private readonly tables: TargetTables
+  private readonly hooks: Hooks
+  private readonly cursor = new StatementCursor()
+  private readonly encoder = new LineEncoder()
+  private readonly texts = new Map<string, string>()
+  private dropped: DroppedObject[] = []
+  /** Objects of extension scripts, which are there once the extension's own command has been replayed. */
+  private ofExtensions: TouchedObject[] = []
+  /** Views that hold rows on the source, by their ids there. */
+  private readonly populated = new Map<number, boolean>()
+
+  constructor(session: ReplaySession, tables: TargetTables, hooks: Hooks) {
+    this.session = session
+    this.tables = tables
+    this.hooks = hooks
+  }
+
+  async take(message: DdlMessage): Promise<void> {
+    if (message.kind === 'ddl-text') this.texts.set(message.id, message.text)
+    else if (message.kind === 'ddl-dropped') this.dropped.push(...message.objects)
+    else if (message.kind === 'ddl-failed') this.tellFailed(message)
+    else if (message.kind === 'ddl-rows') await this.replaceRows(message)
+    else await this.command(message)
+  }
+
+  /** The end of a transaction of the source. */
+  async commit(): Promise<void> {
+    this.texts.clear()
+    this.dropped = []
+    await this.session.commit()
+  }
+
+  /** Materialized views that commands of the stream filled or emptied, by their ids on the target. */
+  populatedViews(): { readonly target: string; readonly populated: boolean }[] {
+    return [...this.populated].flatMap(([source, populated]) => {
+      const target = this.tables.target(source)
+      return target === undefined ? [] : [{ target, populated }]
+    })
+  }
+
+  private async command(command: DdlCommand): Promise<void> {
+    const dropped = this.dropped
+    this.dropped = []
+    if (command.objects.length > 0 && command.objects.every((object) => object.extension)) {
+      this.ofExtensions.push(...command.objects)
+      return
+    }
+    const resolved: ResolvedCommand = {
+      ...command,
+      query: this.texts.get(command.query) ?? '',
+      context: this.texts.get(command.context) ?? '',
+      dropped,
+    }
+    await this.session.begin()
+    if (isBarrier(resolved)) await this.hooks.flush()
+    await this.replay(resolved)
+    await this.register(resolved)
+    for (const oid of command.unknownRows) this.tellUnknownRows(resolved, oid)
+  }
+
+  /** Runs the statement that gives the recorded state, or mends what the nearest gives. */
+  private async replay(command: ResolvedCommand): Promise<void> {
+    const statements = await candidates(command, this.cursor)
+    const failures: string[] = []
+    const last = statements.length - 1
+    for (const [place, statement] of statements.entries()) {
+      const replay = rewriteForReplay(statement, command)
+      if (replay.kind === 'skip') {
+        if (replay.report) this.hooks.warn(`left out (${replay.why}): ${firstLine(statement.text)}`)
+        return this.use(command, statement)
+      }
+      if (replay.kind === 'state') {
+        this.use(command, statement)
+        return this.mend(command, `${command.tag} is made from its result`)
+      }
+      const outcome = await this.tryStatement(command, replay.text, place === last)
+      if (outcome === 'done') return this.use(command, statement)
+      if (outcome === 'differs') continue
+      failures.push(outcome)
+    }
+    // None gives just that state: the one that comes nearest is the first that runs.
+    for (const statement of statements.length > 1 ? statements : []) {
+      const replay = rewriteForReplay(statement, command)
+      if (replay.kind !== 'run' || (await this.tryStatement(command, replay.text, true)) !== 'done') continue
+      return this.use(command, statement)
+    }
+    const why = failures[0] ?? 'its text is not in the stream'
+    await this.mend(command, why)
+  }
+
+  private use(command: ResolvedCommand, statement: DdlStatement): void {
+    this.cursor.use(command, statement)
+  }
+
+  /**
+   * `done`; `differs`, and undone, when the state that it gives is another one and `isLast` is false; or why it failed.
+   */
+  private async tryStatement(command: ResolvedCommand, sql: string, isLast: boolean): Promise<string> {
+    const role = this.session.hasRole(command.role) ? command.role : undefined
+    const differs = new Error('differs')
+    const run = async (as: string | undefined): Promise<void> =>
+      this.session.attempt(async () => {
+        await this.session.runAs(sql, command.settings, as)
+        if (!isLast && (await this.differences(command)).length > 0) throw differs
+      })
+    try {
+      try {
+        await run(role)
+      } catch (error) {
+        // What its role may do, and what it was a member of, may be otherwise here.
+        if (role === undefined || error === differs || !isStatementError(error)) throw error
+        await run(undefined)
+      }
+    } catch (error) {
+      if (error === differs) return 'differs'
+      if (!isStatementError(error)) throw error
+      return messageOf(error)
+    }
+    if (isLast) await this.mend(command, undefined)
+    return 'done'
+  }
+
+  /** Makes what the command touched be what the source had after it. */
+  private async mend(command: ResolvedCommand, why: string | undefined): Promise<void> {
+    const rounds = 2
+    for (let round = 1; ; round++) {
+      const different = await this.differences(command)
+      if (different.length === 0) return
+      const unresolved: string[] = []
+      for (const { object, found } of different) {
+        const repair = repairSql(object.state, found?.state ?? null, object, this.hooks.versions)
+        unresolved.push(...repair.unresolved)
+        for (const sql of repair.statements) {
+          try {
+            await this.session.run(sql)
+          } catch (error) {
+            if (!isStatementError(error)) throw error
+            if (round === rounds) unresolved.push(`${firstLine(sql)} (${messageOf(error)})`)
+          }
+        }
+      }
+      if (round < rounds) continue
+      const rest = await this.differences(command)
+      if (rest.length === 0 && unresolved.length === 0) return
+      const names = rest.map(({ object }) => `${object.type} ${object.identity}`).join(', ')
+      const details = [...(why === undefined ? [] : [why]), ...unresolved].join('; ')
+      this.hooks.warn(`${command.tag} was not replayed exactly: ${names || 'its result'} (${details})`)
+      return
+    }
+  }
+
+  /** What is not on the target as the source had it after the command; what it dropped and is still there. */
+  private async differences(command: ResolvedCommand): Promise<{ object: Wanted; found: Found | undefined }[]> {
+    const wanted = wantedObjects(command)
+    const found = await this.session.find(wanted.map(({ address }) => address))
+    return wanted.flatMap((object, place) => {
+      const have = found[place]
+      const isSame = sameState(object.state, have?.state ?? null, this.hooks.versions)
+      return isSame ? [] : [{ object, found: have }]
+    })
+  }
+
+  /** Notes which relations of the target the touched ones are, so that rows find their way. */
+  private async register(command: ResolvedCommand): Promise<void> {
+    for (const { class: catalog, oid, sub } of command.dropped) {
+      if (catalog !== 'pg_class' || sub !== 0) continue
+      this.tables.drop(oid)
+      this.hooks.forget(oid)
+      this.populated.delete(oid)
+    }
+    const objects = [...this.ofExtensions, ...command.objects]
+    this.ofExtensions = []
+    if (objects.some((object) => object.class === 'pg_type' && /^ALTER/.test(command.tag))) this.tables.forgetAll()
+    const relations = objects.filter((object) => object.class === 'pg_class' && object.address !== null)
+    const addresses = relations.map((object) => ({ ...(object.address as ObjectAddress) }))
+    const found = await this.session.find(addresses.map(wholeRelation))
+    for (const [place, object] of relations.entries()) {
+      const have = found[place]
+      if (have === undefined) continue
+      if (/^(table|sequence|materialized view|view|foreign table|partitioned table)/.test(object.type)) {
+        await this.tables.touch(this.session.client, object.oid, have.oid)
+      }
+      if (object.type === 'materialized view' && typeof object.state?.populated === 'boolean')
+        this.populated.set(object.oid, object.state.populated)
+    }
+  }
+
+  private async replaceRows(message: Extract<DdlMessage, { kind: 'ddl-rows' }>): Promise<void> {
+    const table = (await this.tables.current(this.session.client, [message.oid])).get(message.oid)
+    if (table === undefined) return
+    const target = { ...table, columns: message.columns }
+    const places = message.columns.map((_, place) => place)
+    const lines = message.rows.map((row) =>
+      Buffer.concat([
+        this.encoder.line(
+          row.map((value) => (value === null ? null : Buffer.from(value, 'utf8'))),
+          places,
+        ),
+        newline,
+      ]),
+    )
+    await quietly(this.session.client, table, async () => {
+      if (message.first)
+        await this.session.client.query(`${table.isReferenced ? 'DELETE FROM' : 'TRUNCATE'} ONLY ${qualified(table)}`)
+      await copyIn(this.session.client, copyInSql(target, 'UTF8'), lines, this.hooks.signal)
+    })
+  }
+
+  private tellFailed({ event, tag, message }: Extract<DdlMessage, { kind: 'ddl-failed' }>): void {
+    if (isLost(event)) this.hooks.warn(`not followed: ${tag} (${message})`)
+    else if (event === 'describe') this.hooks.warn(`not compared with the source: what ${tag} made (${message})`)
+  }
+
+  private tellUnknownRows(command: ResolvedCommand, oid: number): void {
+    const object = command.objects.find((touched) => touched.oid === oid)
+    this.hooks.warn(
+      `values that ${command.tag} computed in ${object?.identity ?? `relation ${oid}`} were computed anew: the table was too large to be sent along`,
+    )
+  }
+}
+
+/** An object to compare; a state of null: it must not be there. */
+interface Wanted {
+  readonly class: string
+  readonly type: string
+  readonly schema: string | null
+  readonly identity: string
+  readonly address: ObjectAddress
+  readonly state: TouchedObject['state']
+}
+
+function wantedObjects(command: ResolvedCommand): Wanted[] {
+  const wanted = new Map<string, Wanted>()
+  for (const { class: catalog, type, schema, identity, address, original, sub } of command.dropped) {
+    if (!original || sub !== 0 || address === null) continue
+    wanted.set(`${catalog} ${identity}`, { class: catalog, type, schema, identity, address, state: null })
+  }
+  for (const { class: catalog, oid, type, schema, identity, address, state, extension } of command.objects) {
+    if (state === null || address === null || identity === null || extension) continue
+    // Something of the same name may have been dropped by the same command.
+    wanted.delete(`${catalog} ${identity}`)
+    wanted.set(`${catalog} ${oid}`, { class: catalog, type, schema, identity, address: wholeRelation(address), state })
+  }
+  return [...wanted.values()]
+}
+
+/** The address of a column's relation, for a column. */
+const wholeRelation = (address: ObjectAddress): ObjectAddress =>
+  / column$/.test(address.type)
+    ? { ...address, type: address.type.replace(/ column$/, ''), names: address.names.slice(0, -1) }
+    : address
+
+const firstLine = (sql: string): string => {
+  const line = sql.trim().split('\n')[0] ?? ''
+  return line.length > 120 ? `${line.slice(0, 117)}…` : line
+}
+
+const newline = Buffer.from('\n')

@@ -1,0 +1,57 @@
+import type { BaseManifest } from '../repository/base.ts'
+import type { DdlEntry } from '../repository/segment-format.ts'
+import type { Timeline } from '../repository/timeline.ts'
+
+/** A change of the schema whose effect is not, or not fully, in the stream. */
+export interface UnsureDdl extends DdlEntry {
+  readonly xid: string
+}
+
+/** What a restore cannot bring back, each in a line; only what applies to this database. `unsure`: of what it replays. */
+export function notRestored(base: BaseManifest, timeline: Timeline, unsure: readonly UnsureDdl[]): string[] {
+  const { notCarried } = base
+  return [
+    ...unsureLines(unsure),
+    ...schemaLines(timeline),
+    ...unlessNone(notCarried?.unlogged.map(named), (names) => `changes since the base of unlogged tables: ${names}`),
+    ...(base.largeObjects.objects.length > 0 ? ['changes of large objects since the base'] : []),
+    ...unlessNone(notCarried?.subscriptions, (names) => `subscriptions: ${names}`),
+    ...unlessNone(
+      notCarried?.tablespaces,
+      (names) => `tablespaces: the target needs to have those that objects lie in: ${names}`,
+    ),
+    ...(base.roles.length > 1 ? ['passwords of roles'] : []),
+    ...(notCarried === undefined ? ['changes of unlogged tables since the base, and subscriptions, if there are'] : []),
+  ]
+}
+
+function schemaLines({ ddl, allTables, insertsOnly }: Timeline): string[] {
+  const without = ['changes of the schema since the base: rows of tables that were altered are refused, others missing']
+  const unpublished = ['tables made since the base: the publication is a list of those that there were']
+  return [
+    ...(ddl === 'none' ? without : []),
+    ...(ddl === 'none' && !allTables ? unpublished : []),
+    ...unlessNone(insertsOnly.map(named), (names) => `updates and deletes since the base, for want of a key: ${names}`),
+  ]
+}
+
+function unsureLines(unsure: readonly UnsureDdl[]): string[] {
+  const lines = unsure.slice(0, shown).map(({ tag, object, unsure: what, xid }) => {
+    const command = `${tag} in tx:${xid}`
+    return what === 'rows'
+      ? `rows of ${object ?? 'a table'} as ${command} left them: its values are not in the stream`
+      : `what ${command} did${object === null ? '' : ` to ${object}`}: it could not be followed`
+  })
+  const more = unsure.length - lines.length
+  return more > 0 ? [...lines, `${more} more changes of the schema that could not be followed`] : lines
+}
+
+const named = ({ schema, name }: { readonly schema: string; readonly name: string }): string => `${schema}.${name}`
+
+function unlessNone(names: readonly string[] | undefined, line: (names: string) => string): string[] {
+  if (names === undefined || names.length === 0) return []
+  const more = names.length - shown
+  return [line(more > 0 ? `${names.slice(0, shown).join(', ')} and ${more} more` : names.join(', '))]
+}
+
+const shown = 12

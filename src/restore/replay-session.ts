@@ -1,0 +1,156 @@
+import type pg from 'pg'
+import { codeOf, WalbackError } from '../base/errors.ts'
+import type { ObjectAddress, ObjectState } from '../model/ddl-message.ts'
+import { quoteIdent } from '../model/identifier.ts'
+import { describeFunctionsSql } from '../postgres/describe-sql.ts'
+import { rowSettings } from '../postgres/row-session.ts'
+
+/** Where a restore keeps what it needs in the target while it replays changes of the schema. */
+const schema = 'walback$restore'
+
+/** An object of the target. */
+export interface Found {
+  readonly class: string
+  readonly oid: string
+  readonly state: ObjectState | null
+}
+
+/**
+ * The session that replays changes of the schema. It is a replica's (foreign keys and ordinary triggers do not fire),
+ * has the settings of a session of rows, and those of the source's session only while a statement runs.
+ */
+export class ReplaySession {
+  readonly client: pg.Client
+  private readonly roles = new Set<string>()
+  /** As server_version_num. */
+  serverVersion = 0
+  private isInTransaction = false
+
+  constructor(client: pg.Client) {
+    this.client = client
+  }
+
+  async prepare(): Promise<void> {
+    try {
+      await this.client.query('SET session_replication_role = replica')
+    } catch (error) {
+      if (codeOf(error) !== '42501') throw error
+      throw new WalbackError('prerequisite', 'the role may not replay changes of the schema', {
+        cause: error,
+        hint: 'restore as a superuser (or, from 15 on: GRANT SET ON PARAMETER session_replication_role TO the role), or to a target before the first change of the schema since the base',
+      })
+    }
+    await this.client.query(`CREATE SCHEMA ${quoteIdent(schema)}`)
+    await this.client.query(describeFunctionsSql(schema))
+    await this.client.query(findFunctionSql)
+    const roles = await this.client.query<{ name: string }>('SELECT rolname AS name FROM pg_catalog.pg_roles')
+    for (const { name } of roles.rows) this.roles.add(name)
+    const version = await this.client.query<{ v: string }>(`SELECT current_setting('server_version_num') AS v`)
+    this.serverVersion = Number(version.rows[0]?.v)
+  }
+
+  async finish(): Promise<void> {
+    await this.commit()
+    await this.client.query(`DROP SCHEMA ${quoteIdent(schema)} CASCADE`)
+    await this.client.query('SET session_replication_role = DEFAULT')
+  }
+
+  get isOpen(): boolean {
+    return this.isInTransaction
+  }
+
+  /** What the source did in one transaction is done in one, so that what it deferred can be deferred. */
+  async begin(): Promise<void> {
+    if (this.isInTransaction) return
+    await this.client.query('BEGIN')
+    await this.client.query('SET CONSTRAINTS ALL DEFERRED')
+    this.isInTransaction = true
+  }
+
+  async commit(): Promise<void> {
+    if (!this.isInTransaction) return
+    await this.client.query('COMMIT')
+    this.isInTransaction = false
+  }
+
+  hasRole(role: string): boolean {
+    return this.roles.has(role)
+  }
+
+  /** Runs a statement as it ran on the source; undone if it fails. `role`: undefined for the restorer's own. */
+  async runAs(sql: string, settings: Readonly<Record<string, string>>, role: string | undefined): Promise<void> {
+    await this.attempt(async () => {
+      await this.set(settings)
+      if (role !== undefined) await this.client.query(`SET LOCAL ROLE ${quoteIdent(role)}`)
+      await this.client.query(sql)
+      if (role !== undefined) await this.client.query('SET LOCAL ROLE NONE')
+      await this.set(rowSettings)
+    })
+  }
+
+  /** Runs a statement of our own; undone if it fails. */
+  async run(sql: string): Promise<void> {
+    await this.attempt(async () => void (await this.client.query(sql)))
+  }
+
+  /** Undoes everything if `work` throws. */
+  async attempt<T>(work: () => Promise<T>): Promise<T> {
+    await this.client.query('SAVEPOINT walback')
+    try {
+      const result = await work()
+      await this.client.query('RELEASE SAVEPOINT walback')
+      return result
+    } catch (error) {
+      await this.client.query('ROLLBACK TO SAVEPOINT walback')
+      await this.client.query('RELEASE SAVEPOINT walback')
+      throw error
+    }
+  }
+
+  /** The objects of these addresses, as the target has them now; undefined for those that it does not have. */
+  async find(addresses: readonly ObjectAddress[]): Promise<(Found | undefined)[]> {
+    if (addresses.length === 0) return []
+    const { rows } = await this.client.query<{ found: Found | null }>(
+      `SELECT ${quoteIdent(schema)}.find(a->>'type', ARRAY(SELECT pg_catalog.jsonb_array_elements_text(a->'names')), ARRAY(SELECT pg_catalog.jsonb_array_elements_text(a->'args'))) AS found
+       FROM pg_catalog.jsonb_array_elements($1::jsonb) WITH ORDINALITY t(a, place) ORDER BY place`,
+      [JSON.stringify(addresses)],
+    )
+    return rows.map(({ found }) => found ?? undefined)
+  }
+
+  /** Settings that this server does not know, or does not take, are left as they are. */
+  private async set(settings: Readonly<Record<string, string>>): Promise<void> {
+    const list = Object.entries(settings)
+    const all = list.map((_, n) => `pg_catalog.set_config($${2 * n + 1}, $${2 * n + 2}, true)`).join(', ')
+    if (list.length === 0) return
+    try {
+      await this.attempt(() => this.client.query(`SELECT ${all}`, list.flat()))
+    } catch (error) {
+      if (!isStatementError(error)) throw error
+      for (const [name, value] of list) {
+        await this.attempt(() => this.client.query('SELECT pg_catalog.set_config($1, $2, true)', [name, value])).catch(
+          (second: unknown) => {
+            if (!isStatementError(second)) throw second
+          },
+        )
+      }
+    }
+  }
+}
+
+/** An error that the server found in a statement; not one of the connection, the server's end, its disk or a cancellation. */
+export const isStatementError = (error: unknown): boolean => /^(?!08|53|57|58)[0-9A-Z]{5}$/.test(codeOf(error) ?? '')
+
+const findFunctionSql = `
+CREATE FUNCTION ${quoteIdent(schema)}.find(type text, names text[], args text[]) RETURNS jsonb LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $walback$
+DECLARE
+  a record;
+BEGIN
+  SELECT * INTO a FROM pg_get_object_address(type, names, args);
+  RETURN jsonb_build_object('class', a.classid::regclass::text, 'oid', a.objid::text, 'state', ${quoteIdent(schema)}.describe(a.classid, a.objid));
+EXCEPTION WHEN OTHERS THEN
+  -- There is no such object, or not of this type.
+  RETURN NULL;
+END
+$walback$;`

@@ -1,0 +1,202 @@
+import type pg from 'pg'
+import { forEachParallel } from '../base/parallel.ts'
+import type { BaseTable } from '../repository/base.ts'
+import type { Repository } from '../repository/repository.ts'
+import { DdlReplay } from './ddl-replay.ts'
+import { checkForm, Fold, type Folded } from './fold.ts'
+import type { RestorePlan } from './plan.ts'
+import { type OnProgress, Phase } from './progress.ts'
+import { ReplaySession } from './replay-session.ts'
+import { applyToTable, loadTable, type RestoredTable } from './rows.ts'
+import type { Change } from './stream.ts'
+import { quietly, type TargetTables } from './target-tables.ts'
+
+export interface ReplayOptions {
+  readonly memory_bytes: number
+  /** The source's encoding, in which its rows are. */
+  readonly encoding: string
+  /** The tables to load in place of the base's, by their ids: those beside that staged ones go through. */
+  readonly staged: ReadonlyMap<number, BaseTable>
+  /** Relations that the stream may name, and whose rows are none of ours. */
+  readonly ignored: readonly number[]
+  /** Ends the loading of the base: what is left of its schema is made. */
+  readonly complete: (tables: readonly RestoredTable[]) => Promise<void>
+  readonly warn: (warning: string) => void
+  readonly onProgress?: OnProgress | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+/**
+ * Rows and changes of the schema, in the order of the stream. As long as there is no change of the schema, changes of
+ * rows are folded and merged with the base on its way in, side by side over the tables, before there is any index. The
+ * first change of the schema completes the database as the base has it; from then on one session applies what was
+ * folded whenever the next change may depend on it.
+ */
+export class Replay {
+  private readonly repository: Repository
+  private readonly plan: RestorePlan
+  private readonly lanes: readonly pg.Client[]
+  private readonly tables: TargetTables
+  private readonly options: ReplayOptions
+  private readonly fold: Fold
+  private readonly base: ReadonlyMap<number, BaseTable>
+  private loaded: Map<number, RestoredTable> | undefined
+  private session: ReplaySession | undefined
+  private ddl: DdlReplay | undefined
+
+  constructor(
+    repository: Repository,
+    plan: RestorePlan,
+    lanes: readonly pg.Client[],
+    tables: TargetTables,
+    options: ReplayOptions,
+  ) {
+    this.repository = repository
+    this.plan = plan
+    this.lanes = lanes
+    this.tables = tables
+    this.options = options
+    this.base = new Map(plan.base.tables.map((table) => [table.oid, table]))
+    this.fold = new Fold({
+      ignored: options.ignored,
+      generatedColumns: (oid) => tables.generatedColumns(oid),
+      budget_bytes: options.memory_bytes,
+    })
+  }
+
+  async run(changes: AsyncIterable<Iterable<Change>>): Promise<void> {
+    for await (const block of changes) {
+      for (const change of block) {
+        // Most changes only fold: nothing to wait for.
+        const pending = this.take(change)
+        if (pending !== undefined) await pending
+      }
+    }
+    if (this.session) await this.session.begin()
+    await this.flush()
+    if (this.loaded === undefined) await this.load(new Map())
+    await this.ddl?.commit()
+    this.tellUnknown()
+    if (this.session === undefined) await this.complete()
+    else await this.session.finish()
+  }
+
+  /** Materialized views that the stream filled or emptied, by their ids on the target. */
+  populatedViews(): readonly { readonly target: string; readonly populated: boolean }[] {
+    return this.ddl?.populatedViews() ?? []
+  }
+
+  private take(change: Change): Promise<void> | undefined {
+    if (change.kind === 'row' || change.kind === 'truncate') {
+      if (!this.fold.add(change)) return this.flush().then(() => void this.fold.add(change))
+      return this.fold.isFull ? this.flush() : undefined
+    }
+    if (change.kind === 'ddl') return this.command(change.message)
+    return this.ddl === undefined ? undefined : this.commit()
+  }
+
+  private async command(message: Extract<Change, { kind: 'ddl' }>['message']): Promise<void> {
+    this.ddl ??= await this.beginDdl()
+    await this.ddl.take(message)
+  }
+
+  /** What a transaction deferred holds at its end, so everything it did has to be there. */
+  private async commit(): Promise<void> {
+    if (this.session?.isOpen) await this.flush()
+    await this.ddl?.commit()
+  }
+
+  private async beginDdl(): Promise<DdlReplay> {
+    await this.flush()
+    if (this.loaded === undefined) await this.load(new Map())
+    await this.complete()
+    const [client] = this.lanes as [pg.Client]
+    const session = new ReplaySession(client)
+    await session.prepare()
+    this.session = session
+    return new DdlReplay(session, this.tables, {
+      flush: () => this.flush(),
+      forget: (source) => this.fold.forget(source),
+      warn: this.options.warn,
+      versions: { source: this.plan.base.serverVersion, target: session.serverVersion },
+      signal: this.options.signal,
+    })
+  }
+
+  private async complete(): Promise<void> {
+    await this.options.complete([...(this.loaded as ReadonlyMap<number, RestoredTable>).values()])
+  }
+
+  /** Applies what is folded, but for relations that are not known: what makes them may come later in the transaction. */
+  private async flush(): Promise<void> {
+    if (this.fold.isEmpty) return
+    if (this.session)
+      return this.applyInOrder(
+        this.session,
+        this.fold.take((oid) => this.tables.has(oid)),
+      )
+    const changes = this.fold.take((oid) => this.base.has(oid))
+    for (const [oid, { relation }] of changes) checkForm(relation, this.base.get(oid), 'same order')
+    if (this.loaded === undefined) await this.load(changes)
+    else await this.applySideBySide(this.loaded, changes)
+  }
+
+  private async load(changes: ReadonlyMap<number, Folded>): Promise<void> {
+    const { base } = this.plan
+    const phase = new Phase('rows', 'bytes', base.raw_bytes, this.options.onProgress)
+    const restored = new Map<number, RestoredTable>()
+    const ignored = new Set(this.options.ignored)
+    const tables = base.tables.flatMap(
+      (table) => this.options.staged.get(table.oid) ?? (ignored.has(table.oid) ? [] : table),
+    )
+    const largestFirst = tables.sort((a, b) => b.rows - a.rows)
+    await forEachParallel(largestFirst, this.lanes.length, async (table, lane) => {
+      const options = { ...this.options, onBytes: (raw: number) => phase.add(raw) }
+      const client = this.lanes[lane] as pg.Client
+      const loaded = await loadTable(client, this.repository, table, changes.get(table.oid)?.changes, options)
+      restored.set(table.oid, loaded)
+      this.tables.setRestored(table.oid, loaded)
+    })
+    this.loaded = restored
+  }
+
+  private async applySideBySide(
+    loaded: ReadonlyMap<number, RestoredTable>,
+    changes: ReadonlyMap<number, Folded>,
+  ): Promise<void> {
+    await forEachParallel(changes, this.lanes.length, async ([oid, { changes: net }], lane) => {
+      const client = this.lanes[lane] as pg.Client
+      const table = loaded.get(oid)
+      if (table === undefined) return
+      await client.query('BEGIN')
+      await applyToTable(client, table, net, this.options)
+      await client.query('COMMIT')
+    })
+  }
+
+  private async applyInOrder(session: ReplaySession, changes: ReadonlyMap<number, Folded>): Promise<void> {
+    await session.begin()
+    const current = await this.tables.current(session.client, [...changes.keys()])
+    for (const [oid, { relation, changes: net }] of changes) {
+      const table = current.get(oid)
+      if (table?.kind === 'p') continue
+      checkForm(relation, table && { ...table, types: this.tables.typesInBase(oid) }, 'any order')
+      if (table === undefined) continue
+      const filled = {
+        table: { ...table, columns: relation.columns.map((column) => column.name) },
+        expected: this.tables.restored(oid)?.expected,
+        isReferenced: table.isReferenced,
+      }
+      await quietly(session.client, table, () => applyToTable(session.client, filled, net, this.options))
+    }
+  }
+
+  /** Rows of tables whose making is not in the stream (EXPLAIN ANALYZE CREATE TABLE AS tells nobody, for one). */
+  private tellUnknown(): void {
+    for (const [, { relation }] of this.fold.take(() => true)) {
+      const name = `${relation.schema}.${relation.name}`
+      if (this.plan.timeline.ddl === 'none') checkForm(relation, undefined, 'same order')
+      this.options.warn(`left out: table ${name}, which was made in a way that the stream does not tell`)
+    }
+  }
+}
