@@ -3,12 +3,17 @@ import { defineConfig } from 'vitest/config'
 // Tests start real servers, so they are given time, and only as many files run at once as two cores carry.
 const patience_ms = 120_000
 const runsLong = process.env.WALBACK_LONG !== undefined
+// `npm run test:matrix`: what depends on the server's version, on every version, and from each up to the later ones.
+const isMatrix = process.env.WALBACK_MATRIX !== undefined
+const everyday = ['test/**/*.test.ts']
+const matrix = ['test/matrix/**/*.test.ts', 'test/fidelity/**/*.test.ts']
 
 export default defineConfig({
   test: {
     environment: 'node',
-    include: ['test/**/*.test.ts'],
-    exclude: runsLong ? [] : ['test/long/**'],
+    include: isMatrix ? matrix : everyday,
+    exclude: [...(runsLong ? [] : ['test/long/**']), ...(isMatrix ? [] : ['test/matrix/**'])],
+    globalSetup: isMatrix ? ['test/matrix/fetch.ts'] : [],
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: patience_ms,

@@ -1,35 +1,52 @@
 import type { Logger } from 'pino'
+import type { UnseenChangePolicy } from '../src/config.ts'
 import {
   type Conninfo,
   captureContinuously,
   connect,
   formatLsn,
+  formatTime,
+  messageOf,
   type Repository,
-  readManifests,
   requireTimeline,
   setUp,
-  sleep,
   supervise,
-  takeBase,
-  WalbackError,
+  type UnseenChange,
 } from '../src/index.ts'
+import { BaseKeeper } from './base-keeper.ts'
+import { SchemaWatch } from './schema-watch.ts'
 
 export interface AgentOptions {
   readonly conninfo: Conninfo
   readonly repository: Repository
   readonly source: string
   readonly stream: { readonly segmentBytes: number; readonly segmentAge_ms: number; readonly heartbeat_ms: number }
+  /** Whether a change of the schema that is not in the stream makes it take a base. */
+  readonly onUnseenChange: UnseenChangePolicy
   readonly log: Logger
   /** Ends the agent: what has been received is made durable and confirmed first. */
   readonly signal: AbortSignal
 }
 
-/** The agent: captures until it is told to stop, and sees to it that the timeline has a base. */
+/** The agent: captures until it is told to stop, and sees to it that the timeline has a base that it can carry on. */
 export async function runAgent(options: AgentOptions): Promise<void> {
   const { conninfo, repository, source, log, signal } = options
   await requireTimeline(repository, source)
   let streamingSince: number | undefined
-  const bases = new BaseKeeper(options)
+  const schema = new SchemaWatch({
+    ...options,
+    onUnseen: (change) => {
+      log.error({ source, ...spanOf(change) }, unseenInWords(change, options))
+      bases.ensure()
+    },
+  })
+  const bases = new BaseKeeper({
+    ...options,
+    isOutdated: () => options.onUnseenChange === 'backup' && schema.unseen().length > 0,
+    onBase: () => schema.restart(),
+    rest_ms: basesApart_ms,
+  })
+  let isWatching = false
   try {
     await supervise({
       stop: signal,
@@ -43,8 +60,15 @@ export async function runAgent(options: AgentOptions): Promise<void> {
             streamingSince = performance.now()
             log.info({ source, start: formatLsn(start) }, 'capturing')
             bases.ensure()
+            if (!isWatching) void schema.restart()
+            isWatching = true
           },
-          onSegment: (segment) =>
+          onBlind: (error) =>
+            log.error(
+              { source },
+              `the catalogs cannot be read, so changes of the schema that the stream does not tell of go unnoticed: ${messageOf(error)}`,
+            ),
+          onSegment: (segment) => {
             log.debug(
               {
                 key: segment.key,
@@ -53,7 +77,9 @@ export async function runAgent(options: AgentOptions): Promise<void> {
                 transactions: segment.trailer.transactions.length,
               },
               'segment stored',
-            ),
+            )
+            schema.stored(segment)
+          },
         })
       },
       onRetry: (reason, delay_ms) => log.warn({ source, delay_ms }, `capture interrupted: ${reason}`),
@@ -83,56 +109,22 @@ async function beginAnew({ conninfo, repository, source, log, signal }: AgentOpt
   }
 }
 
-/** Takes a base in the background when the current timeline has none, and tries again later when it fails. */
-class BaseKeeper {
-  private readonly options: AgentOptions
-  private readonly stop = new AbortController()
-  private running: Promise<void> | undefined
+/** Bases that are taken because of unseen changes: at most one in this time. */
+const basesApart_ms = 600_000
 
-  constructor(options: AgentOptions) {
-    this.options = options
-    options.signal.addEventListener('abort', () => this.stop.abort(), { once: true })
-  }
+const spanOf = ({ kind, from, to }: UnseenChange): Record<string, unknown> => ({
+  kind,
+  from: formatLsn(from.lsn),
+  from_time: formatTime(from.time),
+  to: formatLsn(to.lsn),
+  to_time: formatTime(to.time),
+})
 
-  ensure(): void {
-    this.running ??= this.work().finally(() => {
-      this.running = undefined
-    })
-  }
-
-  async close(): Promise<void> {
-    this.stop.abort()
-    await this.running
-  }
-
-  private async work(): Promise<void> {
-    const { conninfo, repository, source, log } = this.options
-    while (!this.stop.signal.aborted) {
-      try {
-        const timeline = await requireTimeline(repository, source)
-        const manifests = await readManifests(repository, source)
-        if (manifests.some((manifest) => manifest.timeline === timeline.id)) return
-        log.info({ source, timeline: timeline.id }, 'taking the first base backup of this timeline')
-        const base = await takeBase(conninfo, repository, timeline, {
-          jobs: 2,
-          lockTimeout_ms: 10_000,
-          signal: this.stop.signal,
-        })
-        log.info(
-          {
-            source,
-            base: base.id,
-            rows: base.tables.reduce((sum, table) => sum + table.rows, 0),
-            bytes: base.stored_bytes,
-          },
-          'base backup done',
-        )
-      } catch (error) {
-        if (this.stop.signal.aborted) return
-        const hint = error instanceof WalbackError ? error.hint : undefined
-        log.error({ source, err: error, hint }, 'the base backup failed; trying again in a minute')
-        await sleep(60_000, this.stop.signal).catch(() => undefined)
-      }
-    }
-  }
+function unseenInWords({ kind }: UnseenChange, { onUnseenChange }: AgentOptions): string {
+  const what =
+    kind === 'untold'
+      ? 'UNSEEN CHANGE OF THE SCHEMA: the catalogs have changed, and the stream does not tell how'
+      : 'CHANGE OF THE SCHEMA NOT FOLLOWED: what it did is not fully in the stream'
+  const then = onUnseenChange === 'backup' ? 'a base backup follows' : 'take one with `walback backup --full`'
+  return `${what}; later targets lack it, or are refused, until the next base (${then})`
 }

@@ -7,6 +7,7 @@ import {
   type MarkPoint,
   micros,
   type Point,
+  type UncertainSpan,
 } from '../src/index.ts'
 import { bytes, count, duration, table } from './format.ts'
 
@@ -32,10 +33,15 @@ export function windowLines(holdings: Holdings): string[] {
     ]
   }
   const lines: string[] = []
-  for (const [index, { from, to }] of windows.entries()) {
+  for (const [index, window] of windows.entries()) {
+    const { from, to } = window
     lines.push(
       `restorable to any commit  ${brief(from.time)} -> ${brief(to.time)}  (${formatLsn(from.lsn)} -> ${formatLsn(to.lsn)})`,
     )
+    for (const span of holdings.uncertain) {
+      if (span.timeline === window.timeline && span.from.lsn >= from.lsn && span.from.lsn <= to.lsn)
+        lines.push(uncertainLine(span, index === windows.length - 1 ? undefined : to))
+    }
     const gap = gaps[index]
     if (gap)
       lines.push(
@@ -45,9 +51,25 @@ export function windowLines(holdings: Holdings): string[] {
   return lines
 }
 
-export const coverageJson = ({ windows, gaps }: Holdings): Record<string, unknown> => ({
+/** `end`: of the window that it is in, where that is over. */
+function uncertainLine({ from, to, changes }: UncertainSpan, end: Point | undefined): string {
+  const what = changes.every(({ kind }) => kind === 'unsure')
+    ? 'a change of the schema is not fully in the stream'
+    : 'the schema was changed, and the stream does not tell how'
+  const until = to ?? end
+  const mended = to ? '; a base mended it' : end ? '' : '; walback backup --full mends it'
+  return `uncertain                 ${brief(from.time)} .. ${until ? brief(until.time) : 'now'}  (${what}${mended})`
+}
+
+export const coverageJson = ({ windows, gaps, uncertain }: Holdings): Record<string, unknown> => ({
   windows: windows.map(({ timeline, from, to }) => ({ timeline, from: point(from), to: point(to) })),
   gaps: gaps.map(({ from, to, reason }) => ({ from: point(from), to: to ? point(to) : null, reason })),
+  uncertain: uncertain.map(({ timeline, from, to, changes }) => ({
+    timeline,
+    from: point(from),
+    to: to ? point(to) : null,
+    changes: changes.map((change) => ({ kind: change.kind, from: point(change.from), to: point(change.to) })),
+  })),
 })
 
 export const baseJson = (base: BaseManifest): Record<string, unknown> => ({

@@ -77,6 +77,14 @@ const streamShape = z.strictObject({
   heartbeat: duration('1s', '1h').prefault('60s'),
 })
 
+/** What to do about a change of the schema of which the stream does not tell: take a base, or say so and no more. */
+export const unseenChangePolicies = ['backup', 'alert'] as const
+export type UnseenChangePolicy = (typeof unseenChangePolicies)[number]
+
+const schemaShape = z.strictObject({
+  on_unseen_change: z.enum(unseenChangePolicies, `one of ${unseenChangePolicies.join(', ')}`).default('backup'),
+})
+
 const configShape = z.strictObject({
   version: z.literal(1, 'this walback reads version 1'),
   repository: z.string().min(1, 'empty').optional(),
@@ -87,6 +95,7 @@ const configShape = z.strictObject({
     )
     .default({}),
   stream: streamShape.prefault({}),
+  schema: schemaShape.prefault({}),
 })
 
 export type Config = z.infer<typeof configShape> & { readonly file: string | undefined }
@@ -99,7 +108,8 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     const at = offset === undefined ? { line: 1, col: 1 } : lines.linePos(offset)
     throw new WalbackError('usage', `${file}:${at.line}:${at.col}: ${message}`, {
       hint:
-        hint ?? 'keys: version, repository, sources (url, repository), stream (segment_age, segment_size, heartbeat)',
+        hint ??
+        'keys: version, repository, sources (url, repository), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change)',
       facts: { file, line: at.line, column: at.col },
     })
   }
@@ -159,7 +169,8 @@ function keyOffset(document: Document, place: Path, key: string): number | undef
 }
 
 function refuseKey(document: Document, place: Path, key: string, fail: Fail): never {
-  const shape = place[0] === 'sources' ? sourceShape : place[0] === 'stream' ? streamShape : configShape
+  const sections = { sources: sourceShape, stream: streamShape, schema: schemaShape }
+  const shape = sections[place[0] as keyof typeof sections] ?? configShape
   const known = Object.keys(shape.shape)
   const meant = nearest(key, known)
   const where = place.length === 0 ? '' : ` in ${place.join('.')}`
@@ -259,6 +270,7 @@ export interface Effective {
   readonly url: string | undefined
   readonly repositoryUrl: string | undefined
   readonly stream: StreamSettings
+  readonly onUnseenChange: UnseenChangePolicy
 }
 
 /** Flags over environment over configuration. A flag for both database and repository leaves the configuration's sources aside. */
@@ -292,6 +304,7 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     url,
     repositoryUrl: repo ?? resolveFolder(entry?.repository ?? config?.repository, config?.file),
     stream: streamSettings(config),
+    onUnseenChange: config?.schema.on_unseen_change ?? 'backup',
   }
 }
 

@@ -5,8 +5,19 @@ export { sleep, throwIfAborted } from './base/abort.ts'
 export { codeOf, type ErrorCode, exitStatus, messageOf, WalbackError } from './base/errors.ts'
 export { nearest } from './base/nearest.ts'
 export { version } from './base/version.ts'
+export { type CheckOptions, type CheckReport, checkSource, fixesOf, runFixes } from './capture/check.ts'
+export {
+  type Finding,
+  type FindingCode,
+  type Fix,
+  findingCodes,
+  type Level,
+  sorted as sortFindings,
+  waive as waiveFindings,
+} from './capture/check-finding.ts'
 export { completeBase } from './capture/complete-base.ts'
 export { emit } from './capture/heartbeat.ts'
+export { type PublishedTables, publishing } from './capture/publish-tables.ts'
 export {
   type CaptureSessionOptions,
   captureContinuously,
@@ -39,6 +50,7 @@ export {
   readHoldings,
   type Window,
 } from './history/status.ts'
+export type { UncertainSpan } from './history/uncertain.ts'
 export { formatLsn, type Lsn, parseLsn } from './model/lsn.ts'
 export type { RecoveryTarget } from './model/target.ts'
 export {
@@ -61,6 +73,7 @@ export { Repository } from './repository/repository.ts'
 export type { SegmentSummary, TransactionEntry } from './repository/segment-format.ts'
 export { scanSegments, timeOf } from './repository/segments.ts'
 export { currentTimeline, readTimelines, type Timeline } from './repository/timeline.ts'
+export { type UnseenChange, UnseenChanges } from './repository/unseen-changes.ts'
 export { planRestore, type RestorePlan } from './restore/plan.ts'
 export type { RestoreProgress } from './restore/progress.ts'
 export { type RestoreOptions, type RestoreReport, restore } from './restore/restore.ts'

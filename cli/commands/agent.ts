@@ -1,4 +1,6 @@
+import { Option } from 'commander'
 import pino from 'pino'
+import { type UnseenChangePolicy, unseenChangePolicies } from '../../src/config.ts'
 import { formatTime, nowMicros } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
@@ -7,15 +9,33 @@ export const addAgent: AddCommand = (program, bind) => {
   program
     .command('agent')
     .description('capture continuously, in the foreground; SIGTERM stores what has been received and ends')
-    .action(bind(agent))
+    .addOption(
+      new Option(
+        '--on-unseen-change <choice>',
+        'when the schema was changed and the stream does not tell how: take a base, or only say so (default: backup)',
+      ).choices(unseenChangePolicies),
+    )
+    .action(bind<Options>(agent))
 }
 
-async function agent(context: Context): Promise<undefined> {
+interface Options {
+  readonly onUnseenChange?: UnseenChangePolicy
+}
+
+async function agent(context: Context, options: Options): Promise<undefined> {
   const conninfo = await context.requireConninfo()
   const { repository, source } = await context.openSource()
-  const { stream } = await context.settings()
+  const { stream, onUnseenChange } = await context.settings()
   const { runAgent } = await import('../../agent/agent.ts')
-  await runAgent({ conninfo, repository, source, stream, log: logger(context), signal: context.signal })
+  await runAgent({
+    conninfo,
+    repository,
+    source,
+    stream,
+    onUnseenChange: options.onUnseenChange ?? onUnseenChange,
+    log: logger(context),
+    signal: context.signal,
+  })
 }
 
 /** The agent's log is what it has to say, so it goes to stdout: JSON lines, or words on a terminal. */

@@ -1,6 +1,7 @@
 import type { AddCommand } from '../command.ts'
 import { addAgent } from './agent.ts'
 import { addBackup } from './backup.ts'
+import { addCheck } from './check.ts'
 import { addDemo } from './demo.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
@@ -14,6 +15,7 @@ import { addUninstall } from './uninstall.ts'
 /** Every command, in the order of the help. */
 export const commands: readonly AddCommand[] = [
   addInit,
+  addCheck,
   addBackup,
   addAgent,
   addStatus,

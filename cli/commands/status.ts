@@ -1,6 +1,7 @@
 import {
   type Conninfo,
   connect,
+  formatLsn,
   formatTime,
   type Holdings,
   messageOf,
@@ -10,11 +11,12 @@ import {
   readSourceFacts,
   type SlotState,
   type Timeline,
+  type UncertainSpan,
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, duration, plural } from '../format.ts'
-import { baseJson, coverageJson, point, segmentsJson, windowLines } from '../holdings.ts'
+import { baseJson, brief, coverageJson, point, segmentsJson, windowLines } from '../holdings.ts'
 
 export const addStatus: AddCommand = (program, bind) => {
   program
@@ -52,6 +54,7 @@ async function status(context: Context): Promise<undefined> {
     last_base: holdings.bases.length > 0 ? baseJson(holdings.bases.at(-1) as (typeof holdings.bases)[number]) : null,
     segments: segmentsJson(holdings),
     timeline: holdings.timelines.at(-1)?.id ?? null,
+    schema: schemaJson(holdings),
     database: databaseJson(database),
     checked: formatTime(nowMicros()),
   })
@@ -89,13 +92,16 @@ async function ask(
 }
 
 function inWords({ out }: Context, holdings: Holdings, database: Database, isProtected: boolean): string {
+  const open = openSpan(holdings)
   const word = isProtected ? out.paintData('protected', 'green') : out.paintData('NOT PROTECTED', 'red')
+  const but = open === undefined ? '' : `  ${out.paintData('SCHEMA CHANGED UNSEEN', 'yellow')}`
   const lines = [
-    `${out.paintData(holdings.source, 'bold')}  ${word}`,
+    `${out.paintData(holdings.source, 'bold')}  ${word}${but}`,
     ...windowLines(holdings).map((line) => `  ${line}`),
   ]
   const { end, bases, segments } = holdings
   if (end) lines.push(`  archive      ends ${duration(Number((nowMicros() - end.time) / 1000n))} ago`)
+  lines.push(`  schema       ${schemaInWords(holdings, open)}`)
   lines.push(`  slot         ${slotInWords(database, holdings.timelines.at(-1)?.slot ?? '')}`)
   const base = bases.at(-1)
   const size = bytes(bases.reduce((sum, one) => sum + one.stored_bytes, 0))
@@ -104,6 +110,26 @@ function inWords({ out }: Context, holdings: Holdings, database: Database, isPro
     `  segments     ${plural(segments.count, 'segment')}, ${bytes(segments.stored_bytes)}, ${plural(segments.transactions, 'transaction')}`,
   )
   return lines.join('\n')
+}
+
+/** The uncertain span that goes on: no base has mended it yet. */
+const openSpan = ({ uncertain, timelines }: Holdings): UncertainSpan | undefined =>
+  uncertain.find(({ timeline, to }) => timeline === timelines.at(-1)?.id && to === undefined)
+
+function schemaJson(holdings: Holdings): Record<string, unknown> {
+  const open = openSpan(holdings)
+  return { followed_by: holdings.timelines.at(-1)?.ddl ?? null, unseen_since: open ? point(open.from) : null }
+}
+
+function schemaInWords({ timelines }: Holdings, open: UncertainSpan | undefined): string {
+  if (open !== undefined) {
+    const { from, changes } = open
+    const count = plural(changes.length, 'change')
+    return `${count} since ${brief(from.time)} (${formatLsn(from.lsn)}) not in the stream: later targets lack them or are refused; walback backup --full records the schema anew`
+  }
+  return timelines.at(-1)?.ddl === 'triggers'
+    ? 'changes are followed by event triggers'
+    : 'changes are not followed: each needs a base after it, which the agent takes (schema.on_unseen_change)'
 }
 
 function slotInWords(database: Database, name: string): string {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type pg from 'pg'
 import { throwIfAborted } from '../base/abort.ts'
-import { WalbackError } from '../base/errors.ts'
+import { codeOf, WalbackError } from '../base/errors.ts'
 import { forEachParallel } from '../base/parallel.ts'
 import { version as walbackVersion } from '../base/version.ts'
 import { compressBlock } from '../codec/block.ts'
@@ -20,6 +20,7 @@ import {
   readSequences,
   readTablesWithoutRows,
 } from '../postgres/catalog.ts'
+import { readCatalogStamp } from '../postgres/catalog-stamp.ts'
 import { readNotCarried } from '../postgres/check-sql.ts'
 import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
@@ -39,6 +40,8 @@ export interface BaseBackupOptions {
   /** Connections that copy rows side by side. */
   readonly jobs: number
   readonly lockTimeout_ms: number
+  /** What has to be done before the snapshot, and whether nothing is left of it as the snapshot sees it; else again. */
+  readonly preparation?: { readonly run: () => Promise<void>; readonly isDone: (leader: pg.Client) => Promise<boolean> }
   readonly onProgress?: (progress: BaseProgress) => void
   readonly signal?: AbortSignal | undefined
 }
@@ -72,6 +75,7 @@ export async function takeBase(
     const facts = await readSourceFacts(leader)
     await refuseBrokenStream(leader, repository, timeline, facts)
     for (let attempt = 1; ; attempt++) {
+      await options.preparation?.run()
       const held = await takeSnapshot(leader, {
         lockTimeout_ms: options.lockTimeout_ms,
         slotSnapshot: parseSnapshot(timeline.snapshot),
@@ -79,7 +83,8 @@ export async function takeBase(
         signal: options.signal,
       })
       const prefix = basePrefix(timeline.source, attempt === 1 ? id : `${id}.${attempt}`)
-      const schema = await readSchema(conninfo, leader, held, facts.version, options)
+      const isPrepared = (await options.preparation?.isDone(leader)) ?? true
+      const schema = isPrepared ? await readSchema(conninfo, leader, held, facts.version, options) : undefined
       if (schema === undefined) {
         await leader.query('ROLLBACK')
         if (attempt < schemaAttempts) continue
@@ -109,6 +114,7 @@ export async function takeBase(
         lsn: formatLsn(held.lsn),
         time: held.time.toString(),
         schema: { tool: schema.tool, preData, postData },
+        ...(await catalogOf(leader)),
         tables,
         tablesWithoutRows: await readTablesWithoutRows(leader),
         sequences: await readSequences(leader),
@@ -128,10 +134,22 @@ export async function takeBase(
   }
 }
 
-const leaderSettings = { ...rowSettings }
+const leaderSettings = { ...rowSettings, jit: 'off' }
 const schemaAttempts = 4
 const signalOf = (options: { readonly signal?: AbortSignal | undefined }): { signal?: AbortSignal } =>
   options.signal === undefined ? {} : { signal: options.signal }
+
+/** The catalogs' stamp; nothing where the role may not read them, which is no reason to have no base. */
+async function catalogOf(leader: pg.Client): Promise<Pick<BaseManifest, 'catalog'>> {
+  await leader.query('SAVEPOINT catalog')
+  try {
+    return { catalog: await readCatalogStamp(leader) }
+  } catch (error) {
+    if (codeOf(error) === undefined) throw error
+    await leader.query('ROLLBACK TO SAVEPOINT catalog')
+    return {}
+  }
+}
 
 /** A base without a stream to carry it on would only look like a backup. */
 async function refuseBrokenStream(

@@ -1,29 +1,29 @@
 import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
 import type { ServerLoad } from '../postgres/check-server-sql.ts'
-import { oldestServerVersion, type SourceFacts } from '../postgres/source.ts'
+import { oldestServerVersion, type SlotState, type SourceFacts } from '../postgres/source.ts'
 import { type Finding, finding } from './check-finding.ts'
 
 /** What there is of walback in the database already. */
 export interface Present {
-  readonly slot: boolean
+  readonly slot: SlotState | undefined
   readonly publication: boolean
 }
 
-/** Whether the server, the role and what else runs there let capture work. */
-export function serverFindings(facts: SourceFacts, load: ServerLoad, present: Present): Finding[] {
-  // Nothing else that could be said of such a server is of use.
-  if (facts.version < oldestServerVersion) {
-    const why = `PostgreSQL ${facts.versionText} is too old: 14 or newer is needed`
-    return [finding('server-version', 'error', why, { hint: 'upgrade the server' })]
-  }
-  return [
-    ...versionFindings(facts),
-    ...settingFindings(facts, load),
-    ...roleFindings(facts, present),
-    ...slotRoomFindings(facts, load, present),
-    ...waitFindings(load),
-  ]
+/** Nothing else that could be said of a server that is too old is of use. */
+export function tooOld({ version, versionText }: SourceFacts): Finding | undefined {
+  if (version >= oldestServerVersion) return undefined
+  const why = `PostgreSQL ${versionText} is too old: 14 or newer is needed`
+  return finding('server-version', 'error', why, { hint: 'upgrade the server' })
 }
+
+/** Whether the server, the role and what else runs there let capture work. */
+export const serverFindings = (facts: SourceFacts, load: ServerLoad, present: Present): Finding[] => [
+  ...versionFindings(facts),
+  ...settingFindings(facts, load),
+  ...roleFindings(facts, present),
+  ...slotRoomFindings(facts, load, present),
+  ...waitFindings(load),
+]
 
 const newestTested = 18
 
@@ -127,7 +127,7 @@ function roleFindings({ role, database }: SourceFacts, present: Present): Findin
 function slotRoomFindings({ slots, maxWalSenders }: SourceFacts, load: ServerLoad, present: Present): Finding[] {
   const findings: Finding[] = []
   const [more, restart] = ['then restart the server', 'then restart the server, or drop a slot that nobody needs']
-  if (!present.slot && slots.used >= slots.max) {
+  if (present.slot === undefined && slots.used >= slots.max) {
     findings.push(
       finding('replication-slots', 'error', `all ${slots.max} replication slots are in use`, {
         object: 'max_replication_slots',
@@ -136,7 +136,7 @@ function slotRoomFindings({ slots, maxWalSenders }: SourceFacts, load: ServerLoa
       }),
     )
   }
-  if (maxWalSenders < 1 || load.walSenders >= maxWalSenders) {
+  if (present.slot?.active !== true && load.walSenders >= maxWalSenders) {
     const why = maxWalSenders < 1 ? 'it is 0' : `all ${maxWalSenders} connections for replication are in use`
     findings.push(
       finding('wal-senders', 'error', why, {

@@ -39,7 +39,7 @@ export async function completeBase(
       }
     } else if (!hasBeaten) {
       // On a quiet database nothing else would commit after the base until the agent's next heartbeat.
-      await writeHeartbeat(session.client, new SequenceWatch())
+      await writeHeartbeat(session.client, new SequenceWatch(), undefined)
       hasBeaten = true
     }
     if (performance.now() >= deadline) {

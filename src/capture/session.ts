@@ -12,6 +12,7 @@ import type { SegmentSummary } from '../repository/segment-format.ts'
 import { readHead, SegmentWriter } from '../repository/segments.ts'
 import { currentTimeline, type Timeline } from '../repository/timeline.ts'
 import { Capture } from './capture.ts'
+import { CatalogWatch } from './catalog-watch.ts'
 import { checkContinuity } from './continuity.ts'
 import { Heart, writeHeartbeat } from './heartbeat.ts'
 import { checkPrerequisites } from './prerequisites.ts'
@@ -26,6 +27,8 @@ export interface CaptureSessionOptions {
   /** Ends the session in good order. */
   readonly stop: AbortSignal
   readonly onSegment?: (segment: SegmentSummary) => void
+  /** The catalogs cannot be read, so a change of the schema that the stream does not tell of will not be noticed. */
+  readonly onBlind?: (error: unknown) => void
   readonly onStart?: (start: Lsn) => void
 }
 
@@ -48,7 +51,7 @@ export async function captureContinuously(
   options: CaptureSessionOptions,
 ): Promise<'stopped' | 'draining'> {
   await using control = await openControl(conninfo, options.stop)
-  const heart = new Heart(control.client)
+  const heart = new Heart(control.client, new CatalogWatch(options.onBlind))
   // The first heartbeat waits for the stream, which may be refused.
   let timer: NodeJS.Timeout | undefined
   try {
@@ -80,7 +83,7 @@ export async function captureUpToNow(
     ...options,
     before: async () => {
       // What commits before this message has an earlier place in the stream.
-      until = await writeHeartbeat(control.client, new SequenceWatch())
+      until = await writeHeartbeat(control.client, new SequenceWatch(), new CatalogWatch(options.onBlind))
       return until
     },
   })
@@ -177,6 +180,15 @@ async function openControl(conninfo: Conninfo, signal: AbortSignal): Promise<Con
   }
 }
 
-/** Whatever the role's defaults: the session is idle between heartbeats, and a heartbeat may wait for the disk. */
-const controlSettings = { idle_session_timeout: '0', statement_timeout: '0' }
+/**
+ * Whatever the role's defaults: the session is idle between heartbeats, and a heartbeat may wait for the disk. Reading the
+ * catalogs takes one core at most, and a compiler would take longer than the reading.
+ */
+const controlSettings = {
+  idle_session_timeout: '0',
+  statement_timeout: '0',
+  search_path: '',
+  jit: 'off',
+  max_parallel_workers_per_gather: '0',
+}
 const goodbye_ms = 2000

@@ -239,7 +239,7 @@ async function publishedTables(client: pg.Client, publication: string): Promise<
   return rows
 }
 
-const insertsPublication = (name: string): string => `${name.slice(0, 55)}_inserts`
+export const insertsPublication = (name: string): string => `${name.slice(0, 55)}_inserts`
 
 async function publicationSteps(
   client: pg.Client,
@@ -290,7 +290,7 @@ async function hasTriggers(client: pg.Client, identity: SetupOptions['replicaIde
 }
 
 /** Each step is a transaction of its own that gives up soon on a lock, so that no queue forms behind it. */
-async function runStep(client: pg.Client, step: { title: string; sql: string }): Promise<void> {
+export async function runStep(client: pg.Client, step: { title: string; sql: string }): Promise<void> {
   const isSlot = step.sql.includes('pg_create_logical_replication_slot')
   for (let attempt = 1; ; attempt++) {
     try {

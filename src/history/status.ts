@@ -7,6 +7,8 @@ import type { Repository } from '../repository/repository.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
 import { listSegments, readAhead, timeOf } from '../repository/segments.ts'
 import { readTimelines, type Timeline } from '../repository/timeline.ts'
+import { UnseenChanges } from '../repository/unseen-changes.ts'
+import { type UncertainSpan, uncertainSpans } from './uncertain.ts'
 
 export interface Point {
   readonly lsn: Lsn
@@ -139,6 +141,8 @@ export interface Holdings extends Coverage {
   readonly timelines: readonly Timeline[]
   readonly bases: readonly BaseManifest[]
   readonly marks: readonly MarkPoint[]
+  /** Where a restore may lack a change of the schema, oldest first. */
+  readonly uncertain: readonly UncertainSpan[]
   /** Where the archive of the last timeline ends, with the server's clock then. */
   readonly end: Point | undefined
   readonly segments: { readonly count: number; readonly stored_bytes: number; readonly transactions: number }
@@ -149,15 +153,20 @@ export async function readHoldings(repository: Repository, source: string, signa
   const timelines = await readTimelines(repository, source, signal)
   const bases = await readManifests(repository, source, signal)
   const segments = new Map<string, SegmentSummary[]>()
+  const uncertain: UncertainSpan[] = []
   let [count, stored_bytes, transactions] = [0, 0, 0]
   for (const timeline of timelines) {
+    const own = bases.filter((base) => base.timeline === timeline.id)
+    const unseen = new UnseenChanges(own)
     const stored = await listSegments(repository, timeline, signal)
     const summaries: SegmentSummary[] = []
     for await (const summary of readAhead(repository, stored, signal)) {
       transactions += summary.trailer.transactions.length
+      for (const entry of summary.trailer.transactions) unseen.offer(entry)
       summaries.push(withoutDetails(summary))
     }
     segments.set(timeline.id, summaries)
+    uncertain.push(...uncertainSpans(own, summaries.at(-1)?.end ?? parseLsn(timeline.start), unseen))
     count += summaries.length
     // With the parts of transactions that span segments.
     for await (const { size_bytes } of repository.storage.list(segmentsPrefix(source, timeline.id), { signal }))
@@ -170,6 +179,7 @@ export async function readHoldings(repository: Repository, source: string, signa
     timelines,
     bases,
     marks: marksOf(timelines, segments),
+    uncertain,
     end: newest === undefined ? undefined : { lsn: newest.end, time: timeOf(newest.trailer) },
     segments: { count, stored_bytes, transactions },
     ...coverageOf(timelines, bases, segments),

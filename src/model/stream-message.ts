@@ -28,6 +28,8 @@ const streamMessage = z.discriminatedUnion('kind', [
     from: z.string(),
     snapshot: z.string(),
     sequences: z.array(sequenceValue),
+    /** The stamp of the catalogs as the snapshot sees them (postgres/catalog-stamp.ts); absent where it was not read. */
+    catalog: z.string().optional(),
   }),
   z.object({ v: z.literal(1), kind: z.literal('mark'), name: z.string() }),
   ...ddlMessages,

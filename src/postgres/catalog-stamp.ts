@@ -27,6 +27,8 @@ interface Watched {
   readonly where?: string
 }
 
+const hash = (values: readonly string[]): string => `pg_catalog.hash_record_extended(ROW(${values.join(', ')}), 0)`
+
 /** Of a catalog whose rows belong to a relation. */
 const ofRelation = (catalog: string, relation: string, omit: readonly string[] = []): Watched => ({
   catalog,
@@ -158,22 +160,31 @@ const watched: readonly Watched[] = [
   })),
 ]
 
-/** Parts that are no catalog's rows, each a query of one column of bigint hashes. */
+const ofDatabase = 'd.datname = pg_catalog.current_database()'
+
+/** Parts that are not just a catalog's rows, each a query of one column of hashes. */
 const otherParts: readonly (readonly [string, string])[] = [
-  ['user mappings', `SELECT hash_record_extended(ROW(m.umid, m.srvid, m.umuser), 0) FROM pg_catalog.pg_user_mappings m`],
+  [
+    'options of TOAST tables',
+    `SELECT ${hash(['s.key', 'o.reloptions'])} FROM shown s JOIN pg_catalog.pg_class c ON c.oid = s.oid
+     JOIN pg_catalog.pg_class o ON o.oid = c.reltoastrelid WHERE o.reloptions IS NOT NULL`,
+  ],
+  ['user mappings', `SELECT ${hash(['m.umid', 'm.srvid', 'm.umuser'])} FROM pg_catalog.pg_user_mappings m`],
   [
     'database',
-    `SELECT hash_record_extended(ROW(d.datdba, d.datacl::text, d.datconnlimit,
-       pg_catalog.shobj_description(d.oid, 'pg_database')), 0) FROM pg_catalog.pg_database d WHERE d.datname = current_database()
-     UNION ALL SELECT hash_record_extended(ROW(s.setrole, s.setconfig), 0)
-       FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase WHERE d.datname = current_database()`,
+    `SELECT ${hash(['d.datdba', 'd.datacl::text', 'd.datconnlimit', `pg_catalog.shobj_description(d.oid, 'pg_database')`])}
+       FROM pg_catalog.pg_database d WHERE ${ofDatabase}
+     UNION ALL SELECT ${hash(['s.setrole', 's.setconfig'])}
+       FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase WHERE ${ofDatabase}`,
   ],
   // A role that is renamed is another for whoever restores: those that own something here, or have a right to it.
   [
     'roles',
-    `SELECT DISTINCT hash_record_extended(ROW(r.oid, r.rolname), 0)
+    `SELECT DISTINCT ${hash(['r.oid', 'r.rolname'])}
      FROM pg_catalog.pg_shdepend h JOIN pg_catalog.pg_roles r ON r.oid = h.refobjid JOIN pg_catalog.pg_database d ON d.oid = h.dbid
-     WHERE h.refclassid = 'pg_catalog.pg_authid'::regclass AND d.datname = current_database()`,
+       LEFT JOIN shown s ON h.classid = 'pg_catalog.pg_class'::regclass AND s.oid = h.objid
+     WHERE h.refclassid = 'pg_catalog.pg_authid'::regclass AND ${ofDatabase}
+       AND (h.classid <> 'pg_catalog.pg_class'::regclass OR s.oid IS NOT NULL)`,
   ],
 ]
 
@@ -201,19 +212,28 @@ export async function catalogStampSql(client: pg.Client): Promise<string> {
     const values = columns
       .filter(({ name }) => !omit.includes(name))
       .map(({ name, type }) => `t.${name}${asText.has(type) ? '::text' : ''}`)
-    const hash = `hash_record_extended(ROW(${[...also, ...values].join(', ')}), 0)`
-    return [partSql(catalog, `SELECT ${hash} FROM pg_catalog.${catalog} t ${join} WHERE ${where}`)]
+    return [
+      partSql(catalog, `SELECT ${hash([...also, ...values])} FROM pg_catalog.${catalog} t ${join} WHERE ${where}`),
+    ]
   })
   parts.push(...otherParts.map(([name, sql]) => partSql(name, sql)))
   return `WITH hidden AS MATERIALIZED (
       SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ '^pg_(toast|temp_|toast_temp_)' OR nspname = 'walback'),
     shown AS MATERIALIZED (
-      SELECT c.oid, c.relkind, CASE WHEN c.relkind IN ('i', 'I') THEN hashtextextended(c.relname, c.relnamespace::bigint) ELSE c.oid::bigint END AS key
+      SELECT c.oid, c.relkind, CASE WHEN c.relkind IN ('i', 'I') THEN pg_catalog.hashtextextended(c.relname, c.relnamespace::bigint)
+        ELSE c.oid::bigint END AS key
       FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
       WHERE c.relnamespace NOT IN (SELECT oid FROM hidden) AND (c.relkind <> 'i' OR i.indisvalid))
-    SELECT '${kind}-' || md5(string_agg(part, ' ' ORDER BY place)) FROM (
+    SELECT '${kind}-' || pg_catalog.md5(pg_catalog.string_agg(part, ' ' ORDER BY place)) FROM (
       ${parts.map((part, place) => `SELECT ${place} AS place, (${part}) AS part`).join('\n      UNION ALL ')}) p`
 }
 
+/** The stamp as the session's snapshot sees it. */
+export async function readCatalogStamp(client: pg.Client): Promise<string> {
+  const { rows } = await client.query<{ stamp: string }>(`SELECT (${await catalogStampSql(client)}) AS stamp`)
+  return rows[0]?.stamp ?? ''
+}
+
 const partSql = (name: string, hashes: string): string =>
-  `SELECT '${name} ' || count(*) || ' ' || coalesce(sum(hashtextextended(h.hash::text COLLATE "C", 0)), 0) FROM (${hashes}) h(hash)`
+  `SELECT '${name} ' || pg_catalog.count(*) || ' '
+     || coalesce(pg_catalog.sum(pg_catalog.hashtextextended(h.hash::text COLLATE "C", 0)), 0) FROM (${hashes}) h(hash)`

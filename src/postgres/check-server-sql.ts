@@ -23,7 +23,8 @@ export interface ServerLoad {
 }
 
 export async function readServerLoad(client: pg.Client): Promise<ServerLoad> {
-  type Row = Omit<ServerLoad, 'now_us' | 'walSenders' | 'idleSlotTimeout_s'> & Record<'now' | 'senders' | 'idle', string>
+  type Row = Omit<ServerLoad, 'now_us' | 'walSenders' | 'idleSlotTimeout_s'> &
+    Record<'now' | 'senders' | 'idle', string>
   const { rows } = await client.query<Row>(`
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text AS now,
       (SELECT count(*)::text FROM pg_stat_replication) AS senders,
@@ -110,6 +111,8 @@ export async function readPublications(client: pg.Client, names: readonly string
 }
 
 export interface CheckedTable {
+  /** Its name, quoted where SQL needs it. */
+  readonly object: string
   readonly schema: string
   readonly name: string
   /** Whether this role may alter it. */
@@ -140,7 +143,7 @@ export async function readTablesToCheck(client: pg.Client, publications: readonl
       SELECT r.prrelid, bool_or(to_jsonb(r)->>'prqual' IS NOT NULL) AS filtered, bool_or(to_jsonb(r)->>'prattrs' IS NOT NULL) AS columns
       FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = ANY ($1) GROUP BY 1),
     judged AS (
-      SELECT t.schema, t.name, t.owned, c.relreplident AS identity, b.name IS NOT NULL AS bare, coalesce(b.full, false) AS mendable,
+      SELECT format('%I.%I', t.schema, t.name) AS object, t.schema, t.name, t.owned, c.relreplident AS identity, b.name IS NOT NULL AS bare, coalesce(b.full, false) AS mendable,
         coalesce(p.inserts, false) AS inserts, coalesce(p.changes, false) AS changes,
         coalesce(w.filtered, false) AS filtered, coalesce(w.columns, false) AS columns,
         coalesce(p.no_generated, false) AND c.relreplident = 'f'

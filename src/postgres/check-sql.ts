@@ -20,11 +20,11 @@ const usersRelations = `FROM pg_class c JOIN pg_namespace n ON n.oid = c.relname
 const relation = `format('%I.%I', n.nspname, c.relname)`
 
 /** Functions of the user's that expressions of a catalog's rows call, also as operators; with what calls them. */
-const calledFunctions = (catalog: 'pg_attrdef' | 'pg_constraint'): string => `
-    SELECT d.objid AS caller, p.oid AS function FROM pg_depend d JOIN pg_proc p ON p.oid = d.refobjid
+const calledFunctions = (catalog: 'pg_attrdef' | 'pg_class' | 'pg_constraint'): string => `
+    SELECT d.classid AS catalog, d.objid AS caller, d.objsubid AS part, p.oid AS function FROM pg_depend d JOIN pg_proc p ON p.oid = d.refobjid
       WHERE d.classid = '${catalog}'::regclass AND d.refclassid = 'pg_proc'::regclass AND p.oid >= 16384
         AND NOT ${isMember('pg_proc', 'p.oid')}
-    UNION SELECT d.objid, o.oprcode FROM pg_depend d JOIN pg_operator o ON o.oid = d.refobjid
+    UNION SELECT d.classid, d.objid, d.objsubid, o.oprcode FROM pg_depend d JOIN pg_operator o ON o.oid = d.refobjid
       WHERE d.classid = '${catalog}'::regclass AND d.refclassid = 'pg_operator'::regclass AND o.oid >= 16384
         AND NOT ${isMember('pg_operator', 'o.oid')}`
 
@@ -77,7 +77,9 @@ const queries = {
       WHERE evtname LIKE 'walback\\_%' AND evtname NOT IN (${eventTriggers.map((name) => `'${name}'`).join(', ')})`,
   // The function.
   'generated-by-function': `SELECT DISTINCT ${relation} || '.' || quote_ident(a.attname), f.function::regprocedure::text
-    FROM (${calledFunctions('pg_attrdef')}) f JOIN pg_attrdef e ON e.oid = f.caller
+    FROM (${calledFunctions('pg_attrdef')} UNION ${calledFunctions('pg_class')}) f
+      -- Up to 14 it is the column that depends on the function, from 15 on its expression.
+      JOIN pg_attrdef e ON (f.catalog, f.caller) = ('pg_attrdef'::regclass, e.oid) OR (f.catalog, f.caller, f.part) = ('pg_class'::regclass, e.adrelid, e.adnum)
       JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum AND a.attgenerated = 's'
       JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE ${isUsers}`,
   'check-by-function': `SELECT DISTINCT (CASE WHEN k.conrelid <> 0 THEN k.conrelid::regclass::text ELSE k.contypid::regtype::text END) || '.' || quote_ident(k.conname), f.function::regprocedure::text
@@ -127,5 +129,9 @@ export async function readNotCarried(client: pg.Client): Promise<NotCarried> {
         WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1) AS subscriptions,
       ARRAY(SELECT DISTINCT s.spcname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_tablespace s ON s.oid = c.reltablespace WHERE ${isUsers} AND c.relpersistence <> 't' ORDER BY 1) AS tablespaces`)
-  return { unlogged: unlogged.rows, subscriptions: rows[0]?.subscriptions ?? [], tablespaces: rows[0]?.tablespaces ?? [] }
+  return {
+    unlogged: unlogged.rows,
+    subscriptions: rows[0]?.subscriptions ?? [],
+    tablespaces: rows[0]?.tablespaces ?? [],
+  }
 }

@@ -231,7 +231,7 @@ BEGIN
   IF current_setting('walback.quiet', true) = 'on' THEN RETURN; END IF;
   GET DIAGNOSTICS frames = PG_CONTEXT;
   who := nullif(current_setting('walback.who', true), '')::jsonb;
-  is_dropping := current_setting('walback.dropped', true) = 'yes';
+  is_dropping := coalesce(current_setting('walback.dropped', true) = 'yes', false);
   rewritten := nullif(current_setting('walback.rewritten', true), '');
   IF is_dropping THEN PERFORM set_config('walback.dropped', '', true); END IF;
   IF rewritten IS NOT NULL THEN PERFORM set_config('walback.rewritten', '', true); END IF;

@@ -145,6 +145,8 @@ function intoOf(select: Tree): unknown {
 export interface Subject {
   /** Every name that its identity has in it: schema if the statement says it, table of a trigger, … */
   readonly words: readonly string[]
+  /** Whether it is a column or a constraint, where a relation of the same name would be told in the same words. */
+  readonly isPart?: boolean
   /** What its name begins with, where the server chose it. */
   readonly prefix?: string
   /** Argument types, each by the words of its name, where the statement gives them. */
@@ -155,7 +157,7 @@ export interface Subject {
 export function subjectsOf(kind: string, node: unknown): Subject[] {
   const tree = treeOf(node)
   if (kind === 'DropStmt') return listOf(tree['objects']).map(subject).filter(isNamed)
-  if (kind === 'RenameStmt') return [{ words: renamedWords(tree) }]
+  if (kind === 'RenameStmt') return [renamed(tree)]
   if (kind === 'IndexStmt' && tree['idxname'] === undefined) {
     // The server shortens a long table name, but not to less than this.
     return [{ words: [], prefix: textOf(treeOf(tree['relation'])['relname']).slice(0, 12) }]
@@ -224,14 +226,12 @@ function subject(value: unknown): Subject {
 }
 
 /** Of what belongs to a relation, the relation and the new name; else the schema and the new name. */
-function renamedWords(tree: Tree): string[] {
-  const ofRelation = ['ATTRIBUTE', 'COLUMN', 'POLICY', 'RULE', 'TABCONSTRAINT', 'TRIGGER']
-  const name = textOf(tree['newname'])
-  if (tree['renameType'] === 'OBJECT_DOMCONSTRAINT') return [name]
-  const old = wordsOf(tree['relation'] ?? tree['object'])
-  return ofRelation.includes(textOf(tree['renameType']).replace('OBJECT_', ''))
-    ? [...old, name]
-    : [...old.slice(0, -1), name]
+function renamed(tree: Tree): Subject {
+  const type = textOf(tree['renameType']).replace('OBJECT_', '')
+  const isPart = ['ATTRIBUTE', 'COLUMN', 'DOMCONSTRAINT', 'TABCONSTRAINT'].includes(type)
+  const isOfRelation = ['ATTRIBUTE', 'COLUMN', 'POLICY', 'RULE', 'TABCONSTRAINT', 'TRIGGER'].includes(type)
+  const old = type === 'DOMCONSTRAINT' ? [] : wordsOf(tree['relation'] ?? tree['object'])
+  return { words: [...(isOfRelation ? old : old.slice(0, -1)), textOf(tree['newname'])], isPart }
 }
 
 /** How `format_type` spells what the grammar, or a habit, calls otherwise. */

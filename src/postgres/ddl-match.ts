@@ -38,25 +38,40 @@ interface Names {
   /** As the server folds what is longer or in another alphabet than our parser can know. */
   readonly loose: ReadonlySet<string>
   readonly args: readonly string[] | undefined
+  /** A column or a constraint. */
+  readonly isPart: boolean
 }
 
 /** What is known of the objects that a command touched and dropped. */
 export interface Traces {
+  /** Whether any of it is other than temporary. */
+  readonly lasts: boolean
   readonly names: readonly Names[]
   /** Types of objects that have no name, as those of a GRANT. */
   readonly types: ReadonlySet<string>
 }
 
-export function tracesOf(tag: string, objects: readonly Touched[], dropped: readonly Dropped[]): Traces {
-  const named = objects.filter(({ identity }) => identity !== null)
-  const originals = dropped.filter(({ original }) => original)
-  const gone = tag.startsWith('DROP ') || named.length === 0 ? (originals.length > 0 ? originals : dropped) : []
+/** Of a session's own schema: itself, or, as triggers, rules and defaults say it, the table that it is on. */
+export const isTemporary = ({ schema, identity }: { schema: string | null; identity: string | null }): boolean =>
+  schema === 'pg_temp' || /(?:^|" on |\w on |^for )pg_temp(?:_\d+)?\./.test(identity ?? '')
+
+/** Undefined where a command touched and dropped nothing. */
+export function tracesOf(tag: string, objects: readonly Touched[], dropped: readonly Dropped[]): Traces | undefined {
+  // Of what DROP OWNED takes away, only the objects are told.
+  if (objects.length === 0 && dropped.length === 0 && tag !== 'DROP OWNED') return undefined
+  const lasts = [...objects, ...dropped].some((object) => !isTemporary(object))
+  const touched = objects.filter((object) => !lasts || !isTemporary(object))
+  const lost = dropped.filter((object) => !lasts || !isTemporary(object))
+  const named = touched.filter(({ identity }) => identity !== null)
+  const originals = lost.filter(({ original }) => original)
+  const gone = tag.startsWith('DROP ') || named.length === 0 ? (originals.length > 0 ? originals : lost) : []
   return {
+    lasts: lasts || tag === 'DROP OWNED',
     names: [
-      ...named.map(({ schema, identity }) => namesIn(identity ?? '', schema)),
-      ...gone.map(({ schema, name, identity }) => namesIn(identity, schema, name)),
+      ...named.map(({ type, schema, identity }) => namesIn(type, identity ?? '', schema)),
+      ...gone.map(({ type, schema, name, identity }) => namesIn(type, identity, schema, name)),
     ],
-    types: new Set(objects.filter(({ identity }) => identity === null).map(({ type }) => type.toUpperCase())),
+    types: new Set(touched.filter(({ identity }) => identity === null).map(({ type }) => type.toUpperCase())),
   }
 }
 
@@ -64,7 +79,7 @@ export function tracesOf(tag: string, objects: readonly Touched[], dropped: read
 export const fits = { byName: 4, otherArguments: 3, loosely: 2, perhaps: 1, not: 0 } as const
 
 export function fitOf(outline: Outline, traces: Traces): number {
-  if (outline.isTemporary) return fits.not
+  if (outline.isTemporary && traces.lasts) return fits.not
   if (traces.names.length === 0) {
     return outline.grantsOn === undefined || traces.types.size === 0 || traces.types.has(outline.grantsOn)
       ? fits.perhaps
@@ -75,7 +90,8 @@ export function fitOf(outline: Outline, traces: Traces): number {
 }
 
 function fitOfNames(subject: Subject, names: Names): number {
-  const { prefix } = subject
+  const { prefix, isPart } = subject
+  if (isPart !== undefined && isPart !== names.isPart) return fits.not
   if (prefix !== undefined) return [...names.words].some((word) => word.startsWith(prefix)) ? fits.byName : fits.not
   if (subject.words.every((word) => names.words.has(word))) {
     return subject.args && names.args && !sameArguments(subject.args, names.args) ? fits.otherArguments : fits.byName
@@ -97,14 +113,15 @@ const wordsIn = (identity: string): string[] =>
   )
 
 /** Without case; and without what a database of another encoding than UTF-8 may cut elsewhere (63 bytes are the limit). */
-const loosen = (word: string): string => [...word.toLowerCase()].slice(0, 30).join('')
+export const loosen = (word: string): string => [...word.toLowerCase()].slice(0, 30).join('')
 
-function namesIn(identity: string, ...more: (string | null)[]): Names {
+function namesIn(type: string, identity: string, ...more: (string | null)[]): Names {
   const words = [...wordsIn(identity), ...more.filter((name) => name !== null)]
   const list = /\(([^()]*)\)[^)]*$/.exec(identity)?.[1]
   return {
     words: new Set(words),
     loose: new Set(words.map(loosen)),
+    isPart: / (?:column|constraint)$/.test(type),
     args: list === undefined ? undefined : list === '' ? [] : list.split(','),
   }
 }

@@ -6,10 +6,11 @@
 import type { DdlCommand, DroppedObject } from '../model/ddl-message.ts'
 import { quoteLiteral } from '../model/identifier.ts'
 import { beginsWith, detachedAtOnce, withClause, withoutConcurrently } from './ddl-edit.ts'
+import { OutlineIndex, type Placed } from './ddl-index.ts'
 import { detachesInSteps, isWithoutData, namesVersion, providerOf, schemasGrantedOn } from './ddl-kind.ts'
-import { fitOf, fits, type Outline, outlineOf, type Traces, tracesOf } from './ddl-match.ts'
+import { isTemporary, outlineOf, tracesOf } from './ddl-match.ts'
 import { hasEscapes, sourcesOf } from './ddl-source.ts'
-import { parseQuery, tokensOf } from './split-sql.ts'
+import { parseQuery } from './split-sql.ts'
 
 /** A command of the stream, with its texts in place of their ids, and with what it dropped. */
 export interface CommandInput extends DdlCommand {
@@ -29,11 +30,9 @@ export interface DdlStatement {
   readonly isScript: boolean
 }
 
-/** So many are tried at most: past them it is cheaper to make what the command did from the state after it. */
-const candidatesAtMost = 64
-
 /**
- * The statements that may have been this command, the likeliest first; empty if its text is not known. Where several are
+ * The statements that may have been this command, the likeliest first; empty if its text is not known, or it
+ * changed nothing. Where several are
  * equally likely, those that follow the one used last come first, for which the caller keeps a cursor and tells it what
  * was used (`StatementCursor.use`).
  */
@@ -41,56 +40,38 @@ export async function candidates(
   command: CommandInput,
   cursor = new StatementCursor(),
 ): Promise<readonly DdlStatement[]> {
+  const { tag, objects, dropped } = command
+  const traces = tracesOf(tag, objects, dropped)
+  if (traces === undefined) return []
   const sources = await cursor.sourcesOf(command)
-  const traces = tracesOf(command.tag, command.objects, command.dropped)
-  const after = cursor.last(command)
-  const found = sources.flatMap((source, index) =>
-    likely(command, source, traces).map((placed) => ({ ...placed, index, isNext: placed.place > after })),
-  )
-  found.sort((a, b) => b.fit - a.fit || a.index - b.index || Number(b.isNext) - Number(a.isNext) || a.place - b.place)
-  return found.slice(0, candidatesAtMost).map((placed) => statementOf(placed, hasEscapes(command)))
-}
-
-interface OutlinedSource {
-  readonly outlines: readonly Outline[]
-  readonly only: number | undefined
-  readonly isScript: boolean
-}
-
-interface Placed {
-  readonly outline: Outline
-  readonly place: number
-  readonly fit: number
-  readonly isScript: boolean
-}
-
-/** The statements of a source that fit a command, by its tag and the names of what it touched. */
-function likely({ tag, objects }: CommandInput, source: OutlinedSource, traces: Traces): Placed[] {
-  const { outlines, only } = source
+  const last = cursor.last(command)
   // What an extension's script makes is marked as such; what it drops is not.
   const mayBeScript = objects.every(({ extension }) => extension)
-  const isScript = source.isScript && mayBeScript
-  const all = outlines.map((outline, place) => ({ outline, place, isScript, fit: fitOf(outline, traces) }))
-  const tagged = all.filter(({ outline }) => outline.tag === tag)
-  const exact = only === undefined ? tagged : tagged.filter(({ place }) => place === only)
-  const unread = all.filter(({ outline }) => outline.kind === 'unknown' && mayBe(outline.text, tag))
-  const fitting = [...exact, ...unread].filter(({ fit }) => fit > fits.not)
-  if (fitting.length > 0) return fitting
+  const asCandidates = (placed: readonly Placed[], isScript: boolean): DdlStatement[] =>
+    placed.map((one) => statementOf(one, isScript && mayBeScript, hasEscapes(command)))
+  const fitting = sources.flatMap(({ index, only, isScript }) =>
+    index.find(tag, traces, last, only).map((placed) => ({ placed, isScript })),
+  )
+  if (fitting.length > 0) {
+    fitting.sort((a, b) => b.placed.fit - a.placed.fit)
+    return fitting.flatMap(({ placed, isScript }) => asCandidates([placed], isScript))
+  }
   // Up to 17, the statements of an extension's script have no frame: what runs the script stands for them.
-  const scripts = all.filter(({ outline }) => /^(?:Create|Alter)ExtensionStmt$/.test(outline.kind))
-  if (scripts.length > 0 && mayBeScript) return scripts.map((placed) => ({ ...placed, isScript: true }))
+  const scripts = sources.flatMap(({ index }) => index.ofKinds(['CreateExtensionStmt', 'AlterExtensionStmt']))
+  if (mayBeScript && scripts.length > 0) return asCandidates(scripts, true)
   // Names may differ in a way that we do not know: the state after the command will tell.
-  return exact.length > 0 ? exact : tagged
-}
-
-/** Whether a text that our parser does not understand may have this tag, by its first word. */
-function mayBe(text: string, tag: string): boolean {
-  const first = tokensOf(text)?.[0]?.text
-  return first === undefined || tag.startsWith(first.toUpperCase())
+  const tagged = sources.flatMap(({ index, only, isScript }) => asCandidates(index.ofTag(tag, last, only), isScript))
+  return tagged.length > 0
+    ? tagged
+    : sources.flatMap(({ index, isScript }) => asCandidates(index.ofTag(tag, last), isScript))
 }
 
 /** Its tree is parsed when it is asked for: of many candidates, few are. */
-const statementOf = ({ outline: { text, kind }, place, isScript }: Placed, escapes: boolean): DdlStatement => ({
+const statementOf = (
+  { outline: { text, kind }, place }: Placed,
+  isScript: boolean,
+  escapes: boolean,
+): DdlStatement => ({
   text,
   kind,
   place,
@@ -99,6 +80,12 @@ const statementOf = ({ outline: { text, kind }, place, isScript }: Placed, escap
     return parseQuery(text, escapes)?.[0]?.node
   },
 })
+
+interface IndexedSource {
+  readonly index: OutlineIndex
+  readonly only: number | undefined
+  readonly isScript: boolean
+}
 
 /** So much text is remembered (characters), but always the latest. */
 const remembered = 16 << 20
@@ -109,7 +96,7 @@ const remembered = 16 << 20
  * forgotten begins at its start.
  */
 export class StatementCursor {
-  readonly #known = new Map<string, { last: number; readonly sources: readonly OutlinedSource[] }>()
+  readonly #known = new Map<string, { last: number; readonly sources: readonly IndexedSource[] }>()
   #size = 0
 
   /** The place of what was used last of this command's text; -1 before the first. */
@@ -125,7 +112,7 @@ export class StatementCursor {
   }
 
   /** The statements of this command's text. */
-  async sourcesOf(command: CommandInput): Promise<readonly OutlinedSource[]> {
+  async sourcesOf(command: CommandInput): Promise<readonly IndexedSource[]> {
     const key = keyOf(command)
     const known = this.#known.get(key)
     if (known) {
@@ -134,7 +121,7 @@ export class StatementCursor {
       return known.sources
     }
     const sources = (await sourcesOf(command)).map(({ statements, only, isScript }) => ({
-      outlines: statements.map(outlineOf),
+      index: new OutlineIndex(statements.map(outlineOf)),
       only,
       isScript,
     }))
@@ -169,7 +156,7 @@ export function rewriteForReplay(statement: DdlStatement, command: CommandInput)
   if (statement.isScript || (objects.length > 0 && objects.every(({ extension }) => extension))) {
     return skip('it belongs to the script of an extension')
   }
-  if (everything.length > 0 && everything.every(({ schema }) => schema === 'pg_temp')) return skip('it is temporary')
+  if (everything.length > 0 && everything.every(isTemporary)) return skip('it is temporary')
   if (isOurs(statement, command)) return skip('it is about walback itself')
   switch (tag) {
     case 'CREATE TABLE AS':

@@ -1,4 +1,4 @@
-import { acl, describer, firing, lasting, named, routine } from './describe-parts.ts'
+import { acl, describer, firing, lasting, named, options, routine } from './describe-parts.ts'
 
 /** What stands by itself: extensions, publications, foreign servers, rights to come, event triggers, collations, text search. */
 export function describeObjectSql(s: string): string {
@@ -96,7 +96,7 @@ const foreign = (s: string): string =>
     `
 BEGIN
   RETURN (SELECT jsonb_build_object('kind', 'foreign data wrapper', 'target', ${named('FOREIGN DATA WRAPPER', 'w.fdwname')}, 'name', w.fdwname,
-      'owner', pg_get_userbyid(w.fdwowner), 'acl', ${acl('w.fdwacl')}, 'fdwOptions', to_jsonb(w.fdwoptions),
+      'owner', pg_get_userbyid(w.fdwowner), 'acl', ${acl('w.fdwacl')}, 'fdwOptions', ${options('w.fdwoptions')},
       'definition', format('CREATE FOREIGN DATA WRAPPER %I', w.fdwname) || coalesce(' HANDLER ' || ${routine('w.fdwhandler')}, '') || coalesce(' VALIDATOR ' || ${routine('w.fdwvalidator')}, ''))
     FROM pg_foreign_data_wrapper w WHERE w.oid = subject);
 END`,
@@ -106,7 +106,7 @@ END`,
     `
 BEGIN
   RETURN (SELECT jsonb_build_object('kind', 'server', 'target', ${named('SERVER', 'v.srvname')}, 'name', v.srvname,
-      'owner', pg_get_userbyid(v.srvowner), 'acl', ${acl('v.srvacl')}, 'fdwOptions', to_jsonb(v.srvoptions), 'version', v.srvversion,
+      'owner', pg_get_userbyid(v.srvowner), 'acl', ${acl('v.srvacl')}, 'fdwOptions', ${options('v.srvoptions')}, 'version', v.srvversion,
       'definition', format('CREATE SERVER %I', v.srvname) || coalesce(' TYPE ' || quote_literal(v.srvtype), '') || format(' FOREIGN DATA WRAPPER %I', w.fdwname))
     FROM pg_foreign_server v JOIN pg_foreign_data_wrapper w ON w.oid = v.srvfdw WHERE v.oid = subject);
 END`,
@@ -117,7 +117,7 @@ END`,
     `
 BEGIN
   RETURN (SELECT jsonb_build_object('kind', 'user mapping', 'target', format('USER MAPPING FOR %s SERVER %I', CASE u.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(u.usename) END, u.srvname),
-      'definition', format('CREATE USER MAPPING FOR %s SERVER %I', CASE u.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(u.usename) END, u.srvname), 'fdwOptions', to_jsonb(u.umoptions))
+      'definition', format('CREATE USER MAPPING FOR %s SERVER %I', CASE u.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(u.usename) END, u.srvname), 'fdwOptions', ${options('u.umoptions')})
     FROM pg_user_mappings u WHERE u.umid = subject);
 END`,
   )

@@ -8,6 +8,10 @@ export const lasting = (n: string): string =>
 export const acl = (value: string): string =>
   `CASE WHEN ${value} IS NOT NULL THEN coalesce((SELECT jsonb_agg(x.item::text ORDER BY x.item::text COLLATE "C") FROM unnest(${value}) x (item)), '[]') END`
 
+/** Options and storage parameters, whose order means nothing. */
+export const options = (value: string): string =>
+  `CASE WHEN ${value} IS NOT NULL THEN (SELECT jsonb_agg(x.item ORDER BY x.item COLLATE "C") FROM unnest(${value}) x (item)) END`
+
 export const comment = (catalog: string, object: string): string =>
   `(SELECT s.description FROM pg_description s WHERE s.objoid = ${object} AND s.classoid = '${catalog}'::regclass AND s.objsubid = 0)`
 

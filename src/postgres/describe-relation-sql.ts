@@ -1,4 +1,4 @@
-import { acl, comment, describer, firing, lasting, named, needed, statisticsTarget } from './describe-parts.ts'
+import { acl, comment, describer, firing, lasting, named, needed, options, statisticsTarget } from './describe-parts.ts'
 
 /** Relations: tables of all kinds, views, sequences, indexes; and columns, which composite types have too. */
 export function describeRelationSql(s: string): string {
@@ -50,7 +50,7 @@ BEGIN
     'columns', coalesce(${s}.describe_columns(subject), '[]'));
   IF this.relacl IS NOT NULL OR this.reloptions IS NOT NULL OR this.reltablespace <> 0 THEN
     state := state || jsonb_build_object('acl', ${acl('this.relacl')},
-      'options', (SELECT jsonb_agg(o ORDER BY o COLLATE "C") FROM unnest(this.reloptions) o),
+      'options', ${options('this.reloptions')},
       'tablespace', CASE WHEN this.reltablespace <> 0 THEN (SELECT x.spcname FROM pg_tablespace x WHERE x.oid = this.reltablespace) END);
   END IF;
   IF this.reltoastrelid <> 0 THEN
@@ -75,7 +75,7 @@ BEGIN
     state := state || jsonb_build_object('empty', nullif(pg_relation_size(subject) = 0, false));
   END IF;
   IF this.relkind = 'f' THEN
-    state := state || (SELECT jsonb_build_object('server', x.srvname, 'fdwOptions', to_jsonb(f.ftoptions))
+    state := state || (SELECT jsonb_build_object('server', x.srvname, 'fdwOptions', ${options('f.ftoptions')})
       FROM pg_foreign_table f JOIN pg_foreign_server x ON x.oid = f.ftserver WHERE f.ftrelid = subject);
   END IF;${[
     part('indexes', 'this.relhasindex'),
@@ -111,7 +111,7 @@ BEGIN
            'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' END,
            'compression', CASE a.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END,
            'statistics', ${statisticsTarget('a.attstattarget')},
-           'options', (SELECT jsonb_agg(o ORDER BY o COLLATE "C") FROM unnest(a.attoptions) o), 'fdwOptions', to_jsonb(a.attfdwoptions), 'acl', ${acl('a.attacl')},
+           'options', ${options('a.attoptions')}, 'fdwOptions', ${options('a.attfdwoptions')}, 'acl', ${acl('a.attacl')},
            'missing', CASE WHEN a.atthasmissing THEN (SELECT CASE WHEN m LIKE '{"%' THEN regexp_replace(substr(m, 3, length(m) - 4), '\\(.)', '\1', 'g') ELSE substr(m, 2, length(m) - 2) END FROM CAST(a.attmissingval AS text) m) END) ELSE '{}'::jsonb END
       || coalesce(e.said, '{}'::jsonb) || coalesce(l.said, '{}'::jsonb) || coalesce(q.said, '{}'::jsonb) ORDER BY a.attnum)
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
@@ -163,7 +163,7 @@ function indexJson(): string {
           'constraint', (SELECT k.conname FROM pg_constraint k WHERE k.conrelid = i.indrelid AND k.conindid = x.oid AND k.contype IN ('p', 'u', 'x')),
           'parent', CASE WHEN x.relispartition THEN (SELECT h.inhparent::regclass::text FROM pg_inherits h WHERE h.inhrelid = x.oid) END,
           'invalid', nullif(NOT i.indisvalid, false), 'clustered', nullif(i.indisclustered, false), 'replicaIdentity', nullif(i.indisreplident, false),
-          'options', (SELECT jsonb_agg(o ORDER BY o COLLATE "C") FROM unnest(x.reloptions) o),
+          'options', ${options('x.reloptions')},
           'tablespace', CASE WHEN x.reltablespace <> 0 THEN (SELECT z.spcname FROM pg_tablespace z WHERE z.oid = x.reltablespace) END,
           'statistics', (SELECT jsonb_object_agg(a.attnum, a.attstattarget) FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0),
           'comment', ${comment('pg_class', 'x.oid')}, 'needs', ${needed(`'pg_class'::regclass`, 'x.oid')})`

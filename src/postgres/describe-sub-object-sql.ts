@@ -10,7 +10,15 @@ import {
 
 /** What belongs to a relation or domain, each as it is in that one's own description, and what it belongs to. */
 export function describeSubObjectSql(s: string): string {
-  const ofRelation = (name: string, kind: string, catalog: string, row: string, key: string, json: string, condition?: string) =>
+  const ofRelation = (
+    name: string,
+    kind: string,
+    catalog: string,
+    row: string,
+    key: string,
+    json: string,
+    condition?: string,
+  ) =>
     describer(
       `${s}.${name}`,
       `

@@ -33,6 +33,16 @@ export function publishListSql(
   return `CREATE PUBLICATION ${quoteIdent(publication)}${tables.length > 0 ? ` FOR TABLE ONLY\n  ${list.replaceAll(',\n  ', ',\n  ONLY ')}` : ''}${options}`
 }
 
+/**
+ * Adds a table to a publication once nobody is writing to it: whoever has written before has then ended, so that a base
+ * which is taken later sees their rows, and the stream has those of everybody after. (What a transaction wrote before
+ * the table was published never comes, though it ends later.) One string, so one transaction.
+ */
+export function addToPublicationSql(publication: string, table: { schema: string; name: string }): string {
+  const name = `${quoteIdent(table.schema)}.${quoteIdent(table.name)}`
+  return `LOCK TABLE ONLY ${name} IN SHARE MODE; ALTER PUBLICATION ${quoteIdent(publication)} ADD TABLE ONLY ${name}`
+}
+
 /** Not temporary, without two-phase decoding; as a failover slot where the server has them. */
 export function createSlotSql(slot: string, serverVersion: number): string {
   const failover = serverVersion >= 170000 ? ', failover => true' : ''

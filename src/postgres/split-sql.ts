@@ -67,24 +67,28 @@ export function tokensOf(sql: string, escapes = false): Token[] | undefined {
     })
 }
 
-/** Cut at the semicolons that are in no parentheses and in no SQL-standard body. */
+/** Cut at the semicolons that are in no parentheses and in no SQL-standard body, and without the comments before. */
 function piecesOf(sql: string, escapes: boolean): string[] {
+  const tokens = tokensOf(sql, escapes)
+  if (tokens === undefined) return [sql]
   const bytes = Buffer.from(sql, 'utf8')
   const pieces: string[] = []
-  let [from, depth, body] = [0, 0, 0]
-  const tokens = tokensOf(sql, escapes) ?? []
-  for (const [index, { text, isKeyword, start, end }] of tokens.entries()) {
+  let from: number | undefined
+  let [depth, body] = [0, 0]
+  for (const [index, { text, isKeyword, start }] of tokens.entries()) {
+    if (text === ';' && depth === 0 && body === 0) {
+      if (from !== undefined) pieces.push(bytes.toString('utf8', from, start))
+      from = undefined
+      continue
+    }
+    from ??= start
     if (text === '(') depth++
     else if (text === ')') depth--
     else if (isKeyword && text === 'begin' && tokens[index + 1]?.text === 'atomic') body++
     else if (isKeyword && body > 0 && text === 'case') body++
     else if (isKeyword && body > 0 && text === 'end') body--
-    else if (text === ';' && depth === 0 && body === 0) {
-      pieces.push(bytes.toString('utf8', from, start))
-      from = end
-    }
   }
-  return [...pieces, bytes.toString('utf8', from)].filter((piece) => !isBlank(piece))
+  return from === undefined ? pieces : [...pieces, bytes.toString('utf8', from)]
 }
 
 const quotation =

@@ -44,6 +44,8 @@ const manifestShape = z.object({
   /** The server's clock just after the snapshot, microseconds since 1970. */
   time: z.string(),
   schema: z.object({ tool: z.string(), preData: objectReference, postData: objectReference }),
+  /** The stamp of the catalogs as the snapshot sees them; absent in bases of walback 0.1. */
+  catalog: z.string().optional(),
   tables: z.array(baseTable),
   /** Ids of tables that the stream may name and whose rows are not here: partitioned ones, and what extensions fill. */
   tablesWithoutRows: z.array(z.number()).default([]),

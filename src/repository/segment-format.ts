@@ -47,7 +47,14 @@ const transaction = z.object({
     .optional(),
   ddlCount: z.number().optional(),
   /** What a heartbeat in the transaction said (model/stream-message.ts). */
-  heartbeat: z.object({ from: lsnText, snapshot: z.string(), sequences: z.array(sequenceValue) }).optional(),
+  heartbeat: z
+    .object({
+      from: lsnText,
+      snapshot: z.string(),
+      sequences: z.array(sequenceValue),
+      catalog: z.string().optional(),
+    })
+    .optional(),
 })
 export type TransactionEntry = z.infer<typeof transaction>
 

@@ -96,8 +96,8 @@ export class TransactionCounter {
     const said = prefix === messagePrefix ? parseStreamMessage(content, this.decode) : undefined
     if (said?.kind === 'mark') this.marks.push(said.name)
     else if (said?.kind === 'heartbeat') {
-      const { from, snapshot, sequences } = said
-      this.heartbeat = { from, snapshot, sequences }
+      const { from, snapshot, sequences, catalog } = said
+      this.heartbeat = { from, snapshot, sequences, ...(catalog === undefined ? {} : { catalog }) }
     } else if (said?.kind === 'ddl') {
       const object = said.objects.find(({ identity }) => identity !== null) ?? this.dropped
       const isUnsure = said.unknownRows.length > 0

@@ -5,6 +5,7 @@ import {
   type DroppedObject,
   isLost,
   type ObjectAddress,
+  type ObjectState,
   type TouchedObject,
 } from '../model/ddl-message.ts'
 import { qualified } from '../model/identifier.ts'
@@ -49,6 +50,8 @@ export class DdlReplay {
   private readonly encoder = new LineEncoder()
   private readonly texts = new Map<string, string>()
   private dropped: DroppedObject[] = []
+  /** What the tables of the command under way were on the target before it, by their ids on the source. */
+  private before: ReadonlyMap<number, ObjectState> = new Map()
   /** Objects of extension scripts, which are there once the extension's own command has been replayed. */
   private ofExtensions: TouchedObject[] = []
   /** Views that hold rows on the source, by their ids there. */
@@ -106,6 +109,7 @@ export class DdlReplay {
   /** Runs the statement that gives the recorded state, or mends what the nearest gives. */
   private async replay(command: ResolvedCommand): Promise<void> {
     const statements = await candidates(command, this.cursor)
+    this.before = await this.statesBefore(command)
     const failures: string[] = []
     const last = statements.length - 1
     for (const [place, statement] of statements.entries()) {
@@ -173,7 +177,8 @@ export class DdlReplay {
       if (different.length === 0) return
       const unresolved: string[] = []
       for (const { object, found } of different) {
-        const repair = repairSql(object.state, found?.state ?? null, object, this.hooks.versions)
+        const before = this.before.get(object.oid)
+        const repair = repairSql(object.state, found?.state ?? null, object, this.hooks.versions, before)
         unresolved.push(...repair.unresolved)
         for (const sql of repair.statements) {
           try {
@@ -192,6 +197,18 @@ export class DdlReplay {
       this.hooks.warn(`${command.tag} was not replayed exactly: ${names || 'its result'} (${details})`)
       return
     }
+  }
+
+  /** A column that the command adds gives its rows a value; so it must be known which columns there were. */
+  private async statesBefore(command: ResolvedCommand): Promise<ReadonlyMap<number, ObjectState>> {
+    const states = new Map<number, ObjectState>()
+    if (command.tag !== 'ALTER TABLE') return states
+    for (const { oid, class: catalog } of command.objects) {
+      const target = catalog === 'pg_class' ? this.tables.target(oid) : undefined
+      const state = target === undefined ? undefined : await this.session.describe(catalog, target)
+      if (state) states.set(oid, state)
+    }
+    return states
   }
 
   /** What is not on the target as the source had it after the command; what it dropped and is still there. */
@@ -267,6 +284,9 @@ export class DdlReplay {
 /** An object to compare; a state of null: it must not be there. */
 interface Wanted {
   readonly class: string
+  readonly oid: number
+  /** Of this part of the command. */
+  readonly tag: string
   readonly type: string
   readonly schema: string | null
   readonly identity: string
@@ -276,15 +296,25 @@ interface Wanted {
 
 function wantedObjects(command: ResolvedCommand): Wanted[] {
   const wanted = new Map<string, Wanted>()
-  for (const { class: catalog, type, schema, identity, address, original, sub } of command.dropped) {
+  for (const { class: catalog, oid, type, schema, identity, address, original, sub } of command.dropped) {
     if (!original || sub !== 0 || address === null) continue
-    wanted.set(`${catalog} ${identity}`, { class: catalog, type, schema, identity, address, state: null })
+    const { tag } = command
+    wanted.set(`${catalog} ${identity}`, { class: catalog, oid, tag, type, schema, identity, address, state: null })
   }
-  for (const { class: catalog, oid, type, schema, identity, address, state, extension } of command.objects) {
+  for (const { class: catalog, oid, tag, type, schema, identity, address, state, extension } of command.objects) {
     if (state === null || address === null || identity === null || extension) continue
     // Something of the same name may have been dropped by the same command.
     wanted.delete(`${catalog} ${identity}`)
-    wanted.set(`${catalog} ${oid}`, { class: catalog, type, schema, identity, address: wholeRelation(address), state })
+    wanted.set(`${catalog} ${oid}`, {
+      class: catalog,
+      oid,
+      tag,
+      type,
+      schema,
+      identity,
+      address: wholeRelation(address),
+      state,
+    })
   }
   return [...wanted.values()]
 }

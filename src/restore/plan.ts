@@ -8,9 +8,11 @@ import type { Repository } from '../repository/repository.ts'
 import { changesAnything, type TransactionEntry } from '../repository/segment-format.ts'
 import { listSegments, readSegment, type StoredSegment, scanSegments, timeOf } from '../repository/segments.ts'
 import { readTimelines, type Timeline } from '../repository/timeline.ts'
+import { UnseenChanges } from '../repository/unseen-changes.ts'
 import { notRestored, type UnsureDdl } from './not-restored.ts'
 import { type SequencePosition, type SequenceSample, sequencePositions } from './sequences.ts'
 import { type Cut, CutSearch, horizonFor, isReachable, type Outside, searchFrom } from './target.ts'
+import { unseenLines } from './unseen-lines.ts'
 
 /** What a restore will do. Made without touching anything; a restore takes nothing but this and a destination. */
 export interface RestorePlan {
@@ -34,6 +36,8 @@ export interface RestorePlan {
   /** Where sequences stood; `sequencesBounded`: the stream tells of them from after the target too. */
   readonly sequences: readonly SequencePosition[]
   readonly sequencesBounded: boolean
+  /** Of what is not restored, changes of the schema of which the stream does not tell. */
+  readonly unseen: readonly string[]
   /** What this restore does not bring back, each in a line. */
   readonly notRestored: readonly string[]
 }
@@ -74,6 +78,7 @@ interface Found {
   readonly kept: (after: Lsn) => number
   /** Kept changes of the schema whose effect is not fully in the stream. */
   readonly unsure: readonly (UnsureDdl & { readonly at: Lsn })[]
+  readonly unseen: UnseenChanges
 }
 
 type Miss = Pick<Found, 'cut' | 'window'>
@@ -88,6 +93,7 @@ async function search(
 ): Promise<Found> {
   const from = searchFrom(target, bases)
   const cutSearch = new CutSearch(target)
+  const unseen = new UnseenChanges(bases)
   const samples: SequenceSample[] = []
   const unsure: (UnsureDdl & { readonly at: Lsn })[] = []
   const counts = bases.map((base) => ({ lsn: parseLsn(base.lsn), kept: 0 }))
@@ -97,6 +103,7 @@ async function search(
     end = segment.end
     for (const entry of segment.trailer.transactions) {
       const isKept = cutSearch.offer(entry)
+      unseen.offer(entry)
       last = entry
       const position = parseLsn(entry.end)
       if (isKept && changesAnything(entry)) for (const count of counts) if (position > count.lsn) count.kept++
@@ -110,7 +117,7 @@ async function search(
   const cut = cutSearch.result(end)
   const base = cut.kind === 'cut' ? bases.findLast((candidate) => isReachable(candidate, cut, end)) : undefined
   const kept = (after: Lsn): number => counts.find((count) => count.lsn === after)?.kept ?? 0
-  return { cut, base, samples, isBounded, kept, unsure, window: windowOf(bases, end, last) }
+  return { cut, base, samples, isBounded, kept, unsure, unseen, window: windowOf(bases, end, last) }
 }
 
 const unsureIn = ({ ddl = [], xid }: TransactionEntry): UnsureDdl[] =>
@@ -143,6 +150,7 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
   assert(cut.kind === 'cut', 'a plan has a cut')
   const baseLsn = parseLsn(base.lsn)
   const segments = await segmentsFor(repository, timeline, base, cut.position, signal)
+  const unseen = unseenLines(choice.unseen.since(base), target, cut)
   return {
     source,
     target,
@@ -161,11 +169,15 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
     },
     sequences: sequencePositions(base.sequences, samples, baseLsn),
     sequencesBounded: isBounded,
-    notRestored: notRestored(
-      base,
-      timeline,
-      choice.unsure.filter(({ at }) => at > baseLsn),
-    ),
+    unseen,
+    notRestored: [
+      ...unseen,
+      ...notRestored(
+        base,
+        timeline,
+        choice.unsure.filter(({ at }) => at > baseLsn),
+      ),
+    ],
   }
 }
 

@@ -61,9 +61,17 @@ export function defaultAcl(kind: string, owner: string, serverVersion: number): 
 
 const itemName = (name: string): string => (/^[a-zA-Z0-9_]+$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`)
 
-/** Items in one spelling: which names are quoted depends on version and locale, the order of letters on nothing but is made sure of. */
-export function canonicalAcl(items: readonly string[], ignore = ''): string[] {
-  return [...grouped(items.flatMap(rightsOf).filter(({ letter }) => !ignore.includes(letter)))].sort()
+/** Items in one spelling and order. Which names are quoted depends on the version and the locale. */
+export const canonicalAcl = (items: readonly string[]): string[] => grouped(items.flatMap(rightsOf)).sort()
+
+/** Rights of a version without MAINTAIN: those who had every right, and have this one too, are to have it. */
+export function withMaintain(want: readonly string[], have: readonly string[]): string[] {
+  const wanted = want.flatMap(rightsOf)
+  const more = have.flatMap(rightsOf).filter((right) => {
+    const all = 'arwdDxt'.split('').map((letter) => ({ ...right, letter }))
+    return right.letter === 'm' && all.every((one) => wanted.some((other) => isSame(one, other)))
+  })
+  return grouped([...wanted, ...more]).sort()
 }
 
 function grouped(rights: readonly Right[]): string[] {
@@ -172,7 +180,8 @@ function inOrder(rights: readonly Right[], all: readonly Right[], owner: string)
     if (known !== undefined) return known
     if (seen.includes(name)) return 0
     const from = all.filter(({ grantee, grantable }) => grantee === name && grantable)
-    const value = 1 + Math.min(...from.map(({ grantor }) => depth(grantor, [...seen, name])), from.length === 0 ? 0 : 1e6)
+    const value =
+      1 + Math.min(...from.map(({ grantor }) => depth(grantor, [...seen, name])), from.length === 0 ? 0 : 1e6)
     depths.set(name, value)
     return value
   }
@@ -211,6 +220,8 @@ export function defaultPrivilegesBase(
   serverVersion: number,
 ): string[] {
   if (schema !== undefined) return []
-  const kind = { TABLES: 'TABLE', SEQUENCES: 'SEQUENCE', FUNCTIONS: 'ROUTINE', TYPES: 'TYPE', SCHEMAS: 'SCHEMA' }[objects]
+  const kind = { TABLES: 'TABLE', SEQUENCES: 'SEQUENCE', FUNCTIONS: 'ROUTINE', TYPES: 'TYPE', SCHEMAS: 'SCHEMA' }[
+    objects
+  ]
   return defaultAcl(kind ?? 'LARGE OBJECT', role, serverVersion)
 }

@@ -12,7 +12,7 @@ import {
   type Script,
 } from './repair-script.ts'
 import { repairSequence } from './repair-sequence.ts'
-import type { ColumnState, RelationState } from './repair-state.ts'
+import type { ColumnState, RelationState, SequenceState } from './repair-state.ts'
 import { columnDefinition, createSequence, identity, notNullOf, ownSequence } from './state-sql.ts'
 
 /** What can be said of the rows of a column that the command has just added. */
@@ -22,17 +22,14 @@ export interface NewColumns {
 }
 
 /** Makes the columns of a table what they should be, in names, order and definitions. */
-export function repairTableColumns(
-  script: Script,
-  want: RelationState,
-  have: RelationState,
-  fresh: NewColumns,
-): void {
+export function repairTableColumns(script: Script, want: RelationState, have: RelationState, fresh: NewColumns): void {
   const table = qualify(want)
   const { columns, lost, renamed } = afterRenames(want, have)
-  for (const [from, to] of renamed) script.add(`ALTER TABLE ${table} RENAME COLUMN ${quoteIdent(from)} TO ${quoteIdent(to)}`)
+  for (const [from, to] of renamed)
+    script.add(`ALTER TABLE ${table} RENAME COLUMN ${quoteIdent(from)} TO ${quoteIdent(to)}`)
   for (const column of lost) {
-    if (column.inherited) script.cannot(`column ${quoteIdent(column.name)} comes from its parent and should not be there`)
+    if (column.inherited)
+      script.cannot(`column ${quoteIdent(column.name)} comes from its parent and should not be there`)
     else script.add(`ALTER TABLE ${table} DROP COLUMN ${quoteIdent(column.name)}`)
   }
   const { both, missing } = pair(want.columns, columns)
@@ -40,7 +37,8 @@ export function repairTableColumns(
   const order = [...columns.filter((column) => !lost.includes(column)), ...missing].map(({ name }) => name)
   for (const [wanted, had] of both) repairColumn(script, want, have, wanted, had, order)
   const names = want.columns.map(({ name }) => name)
-  if (!isSame(order, names)) script.cannot(`the order of its columns is ${order.join(', ')} and should be ${names.join(', ')}`)
+  if (!isSame(order, names))
+    script.cannot(`the order of its columns is ${order.join(', ')} and should be ${names.join(', ')}`)
   const filled = both.filter(([w, h]) => fresh.names.has(w.name) && w.missing !== undefined && w.missing !== h.missing)
   if (filled.length > 0) {
     const values = filled.map(([w]) => `${quoteIdent(w.name)} = ${literal(w.missing)}::${w.type}`)
@@ -57,7 +55,8 @@ function afterRenames(
   have: RelationState,
 ): { columns: ColumnState[]; lost: ColumnState[]; renamed: [string, string][] } {
   const renamed: [string, string][] = []
-  const has = (relation: RelationState, name: string): boolean => relation.columns.some((column) => column.name === name)
+  const has = (relation: RelationState, name: string): boolean =>
+    relation.columns.some((column) => column.name === name)
   const columns = have.columns.map((column, place) => {
     const other = want.columns[place]
     const isLast = place === have.columns.length - 1
@@ -71,8 +70,12 @@ function afterRenames(
 
 function addColumn(script: Script, want: RelationState, have: RelationState, column: ColumnState): void {
   const name = quoteIdent(column.name)
-  if (column.inherited) return script.cannot(`column ${name} is not there; it comes from its parent`)
-  for (const sequence of column.sequences ?? []) if (sequence.ownedBy !== undefined) script.add(createSequence(sequence))
+  if (column.inherited) {
+    script.cannot(`column ${name} is not there; it comes from its parent`)
+    return
+  }
+  for (const sequence of column.sequences ?? [])
+    if (sequence.ownedBy !== undefined) script.add(createSequence(sequence))
   const notNull = notNullOf(want, column.name)
   const add = `ALTER TABLE ${qualify(want)} ADD COLUMN`
   if (column.missing !== undefined) {
@@ -86,9 +89,21 @@ function addColumn(script: Script, want: RelationState, have: RelationState, col
       script.cannot(`column ${name} was added, without the values that its rows had`)
   }
   for (const sequence of column.sequences ?? [])
-    if (sequence.ownedBy !== undefined) script.add(ownSequence(sequence, want, column.name))
+    if (sequence.ownedBy !== undefined) giveSequence(script, sequence, want, have, column)
   repairColumnParts(script, want, column, { name: column.name, type: column.type })
   for (const sequence of column.sequences ?? []) repairSequence(script, sequence, undefined, { isOfColumn: true })
+}
+
+/** A sequence must have the owner that the table has at this moment. */
+function giveSequence(
+  script: Script,
+  sequence: SequenceState,
+  want: RelationState,
+  have: RelationState,
+  column: ColumnState,
+): void {
+  if (have.owner !== undefined) script.add(`ALTER ${sequence.target} OWNER TO ${quoteIdent(have.owner)}`)
+  script.add(ownSequence(sequence, want, column.name))
 }
 
 function setDefault(script: Script, want: RelationState, column: ColumnState): void {
@@ -122,7 +137,10 @@ function repairColumn(
       current = { ...current, default: undefined }
     } else if (wanted.generated !== undefined && order.at(-1) === wanted.name && !wanted.inherited) {
       // Its values are computed, so nothing is lost with them.
-      script.add(`${table} DROP COLUMN ${name}`, `${table} ADD COLUMN ${columnDefinition(wanted, notNullOf(want, wanted.name))}`)
+      script.add(
+        `${table} DROP COLUMN ${name}`,
+        `${table} ADD COLUMN ${columnDefinition(wanted, notNullOf(want, wanted.name))}`,
+      )
       current = { name: wanted.name, type: wanted.type, notNull: wanted.notNull, generated: wanted.generated }
     } else script.cannot(`column ${name} is generated otherwise`)
   }
@@ -132,7 +150,8 @@ function repairColumn(
     const collate = wanted.collation ? ` COLLATE ${wanted.collation}` : ''
     const using = wanted.generated === undefined ? ` USING ${name}::${wanted.type}` : ''
     script.add(`${column} TYPE ${wanted.type}${collate}${using}`)
-    if (!have.empty && wanted.type !== had.type) script.cannot(`values of column ${name} were cast from ${had.type} to ${wanted.type}`)
+    if (!have.empty && wanted.type !== had.type)
+      script.cannot(`values of column ${name} were cast from ${had.type} to ${wanted.type}`)
   }
   if (wanted.identity !== current.identity) repairIdentity(script, column, wanted, current)
   if (wanted.default !== current.default && wanted.generated === undefined) setDefault(script, want, wanted)
@@ -142,22 +161,31 @@ function repairColumn(
     script.add(`${column} ${wanted.notNull ? 'SET' : 'DROP'} NOT NULL`)
   if (wanted.inherited !== had.inherited) {
     const isToCome = want.partitionOf !== have.partitionOf || !isSame(want.parents, have.parents)
-    if (!isToCome) script.cannot(`column ${name} ${wanted.inherited ? 'is its own' : 'comes from its parent'} and should not`)
+    if (!isToCome)
+      script.cannot(`column ${name} ${wanted.inherited ? 'is its own' : 'comes from its parent'} and should not`)
   }
   repairColumnParts(script, want, wanted, current)
-  repairColumnSequences(script, want, wanted, current)
+  repairColumnSequences(script, want, have, wanted, current)
 }
 
 function repairIdentity(script: Script, column: string, want: ColumnState, have: ColumnState): void {
-  if (want.identity === undefined) return script.add(`${column} DROP IDENTITY`)
-  if (have.identity !== undefined) return script.add(`${column} SET GENERATED ${want.identity.toUpperCase()}`)
-  if (have.default !== undefined) script.add(`${column} DROP DEFAULT`)
-  // Identity wants NOT NULL first, under whatever name it has then.
-  if (!have.notNull) script.add(`${column} SET NOT NULL`)
-  script.add(`${column} ADD ${identity(want)}`)
+  if (want.identity === undefined) script.add(`${column} DROP IDENTITY`)
+  else if (have.identity !== undefined) script.add(`${column} SET GENERATED ${want.identity.toUpperCase()}`)
+  else {
+    if (have.default !== undefined) script.add(`${column} DROP DEFAULT`)
+    // Identity wants NOT NULL first, under whatever name it has then.
+    if (!have.notNull) script.add(`${column} SET NOT NULL`)
+    script.add(`${column} ADD ${identity(want)}`)
+  }
 }
 
-function repairColumnSequences(script: Script, want: RelationState, wanted: ColumnState, had: ColumnState): void {
+function repairColumnSequences(
+  script: Script,
+  want: RelationState,
+  have: RelationState,
+  wanted: ColumnState,
+  had: ColumnState,
+): void {
   const { both, missing, extra } = pair(wanted.sequences, had.sequences)
   for (const sequence of missing) {
     if (sequence.identityOf !== undefined) {
@@ -165,9 +193,13 @@ function repairColumnSequences(script: Script, want: RelationState, wanted: Colu
       const other = had.identity && extra.find(({ identityOf }) => identityOf !== undefined)
       if (other) script.add(`ALTER SEQUENCE ${qualify(other)} RENAME TO ${quoteIdent(sequence.name)}`)
       repairSequence(script, sequence, other || sequence, { isOfColumn: true })
-    } else script.add(`DO $walback$ BEGIN IF pg_catalog.to_regclass(${literal(qualify(sequence))}) IS NULL THEN ${createSequence(sequence)}; END IF; END $walback$`, ownSequence(sequence, want, wanted.name))
+    } else {
+      script.add(createSequence(sequence, 'IF NOT EXISTS '))
+      giveSequence(script, sequence, want, have, wanted)
+    }
   }
-  for (const sequence of extra) if (sequence.ownedBy !== undefined) script.add(`ALTER SEQUENCE ${qualify(sequence)} OWNED BY NONE`)
+  for (const sequence of extra)
+    if (sequence.ownedBy !== undefined) script.add(`ALTER SEQUENCE ${qualify(sequence)} OWNED BY NONE`)
   for (const [w, h] of both) repairSequence(script, w, h, { isOfColumn: true })
 }
 
@@ -175,7 +207,7 @@ function repairColumnSequences(script: Script, want: RelationState, wanted: Colu
 export function repairColumnParts(script: Script, want: RelationState, wanted: ColumnState, had: ColumnState): void {
   const name = quoteIdent(wanted.name)
   const alter = `ALTER ${tableOrView(want)} ALTER COLUMN ${name}`
-  if (wanted.storage !== had.storage) script.add(`${alter} SET STORAGE ${wanted.storage ?? 'DEFAULT'}`)
+  if (wanted.storage !== had.storage) script.add(setStorage(script, alter, wanted))
   if (wanted.compression !== had.compression) script.add(`${alter} SET COMPRESSION ${wanted.compression ?? 'default'}`)
   if (wanted.statistics !== had.statistics) script.add(`${alter} SET STATISTICS ${wanted.statistics ?? -1}`)
   for (const clause of optionClauses(wanted.options, had.options)) script.add(`${alter} ${clause}`)
@@ -186,13 +218,17 @@ export function repairColumnParts(script: Script, want: RelationState, wanted: C
   repairLabels(script, on, wanted, had)
 }
 
+/** Only from 16 on can the type's own way of storage be asked for by name. */
+function setStorage(script: Script, alter: string, column: ColumnState): string {
+  if (column.storage !== undefined || script.serverVersion >= 160_000)
+    return `${alter} SET STORAGE ${column.storage ?? 'DEFAULT'}`
+  const ways = `CASE typstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END`
+  const sql = `SELECT ${literal(`${alter} SET STORAGE `)} || ${ways} FROM pg_catalog.pg_type WHERE oid = ${literal(column.type)}::pg_catalog.regtype`
+  return `DO ${literal(`BEGIN EXECUTE (${sql}); END`)}`
+}
+
 /** After the rights on the whole relation: what is revoked there is revoked on its columns too. */
-export function repairColumnRights(
-  script: Script,
-  want: RelationState,
-  have: RelationState,
-  isTouched: boolean,
-): void {
+export function repairColumnRights(script: Script, want: RelationState, have: RelationState, isTouched: boolean): void {
   const had = new Map(have.columns.map((column) => [column.name, column]))
   for (const column of want.columns) {
     const acl = had.get(column.name)?.acl

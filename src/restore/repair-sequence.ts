@@ -12,11 +12,13 @@ export function repairSequence(
   have: SequenceState | undefined,
   options: { readonly isOfColumn: boolean },
 ): void {
-  const isOwned = options.isOfColumn || want.ownedBy !== undefined || want.identityOf !== undefined
   let current = have
   if (current === undefined) {
     if (!options.isOfColumn) {
-      if (want.identityOf !== undefined) return script.cannot('it is not there; it comes with its identity column')
+      if (want.identityOf !== undefined) {
+        script.cannot('it is not there; it comes with its identity column')
+        return
+      }
       script.add(createSequence(want))
     }
     const { acl, comment, labels, needs, extension, owner, ownedBy, ...made } = want
@@ -27,9 +29,12 @@ export function repairSequence(
     script.add(`ALTER ${want.target} ${sequenceParameters(want)}`)
   if (current.unlogged !== want.unlogged && script.serverVersion >= 150_000)
     script.add(`ALTER ${want.target} SET ${want.unlogged ? 'UNLOGGED' : 'LOGGED'}`)
-  const owner = isOwned ? want.owner : current.owner
-  if (!isOwned) repairCommon(script, want, { ...current, owner })
-  if (current.ownedBy !== want.ownedBy && !options.isOfColumn)
-    script.add(`ALTER ${want.target} OWNED BY ${want.ownedBy ?? 'NONE'}`)
-  if (isOwned) repairCommon(script, want, { ...current, owner })
+  // What goes with a column has its table's owner, and must have before it is given to the column.
+  const isLinked = options.isOfColumn || want.identityOf !== undefined
+  if (current.ownedBy !== want.ownedBy && current.ownedBy !== undefined && !isLinked)
+    script.add(`ALTER ${want.target} OWNED BY NONE`)
+  const goesAlong = isLinked || (current.ownedBy !== undefined && current.ownedBy === want.ownedBy)
+  repairCommon(script, want, goesAlong ? { ...current, owner: want.owner } : current)
+  if (current.ownedBy !== want.ownedBy && want.ownedBy !== undefined && !isLinked)
+    script.add(`ALTER ${want.target} OWNED BY ${want.ownedBy}`)
 }

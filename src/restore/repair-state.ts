@@ -222,7 +222,6 @@ const defined = common.extend({
   fires: text,
   fdwOptions: texts.optional(),
   version: text,
-  statistics: z.number().optional(),
   mapping: z.record(z.string(), texts).optional(),
   members: z.array(z.object({ item: z.string(), names: z.string() })).optional(),
 })

@@ -90,7 +90,20 @@ export class ReplaySession {
 
   /** Runs a statement of our own; undone if it fails. */
   async run(sql: string): Promise<void> {
-    await this.attempt(async () => void (await this.client.query(sql)))
+    await this.attempt(async () => {
+      // What a function's body names may not be there yet, or be called otherwise by now.
+      await this.client.query('SET LOCAL check_function_bodies = off')
+      await this.client.query(sql)
+    })
+  }
+
+  /** The state of an object of the target. */
+  async describe(catalog: string, oid: string): Promise<ObjectState | undefined> {
+    const { rows } = await this.client.query<{ state: ObjectState | null }>(
+      `SELECT ${quoteIdent(schema)}.describe($1::pg_catalog.regclass, $2::pg_catalog.oid) AS state`,
+      [`pg_catalog.${catalog}`, oid],
+    )
+    return rows[0]?.state ?? undefined
   }
 
   /** Undoes everything if `work` throws. */

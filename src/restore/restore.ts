@@ -80,7 +80,7 @@ export async function restore(
       duration_ms: Math.round(performance.now() - started),
       ...outcome,
       roles: { created: roles.created, notes: roles.notes() },
-      warnings: [...work.warnings, ...roles.warnings()],
+      warnings: [...plan.unseen, ...work.warnings, ...roles.warnings()],
     }
   } catch (error) {
     await work.close()

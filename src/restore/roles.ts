@@ -15,7 +15,10 @@ import {
   type TargetRoles,
 } from './role-plan.ts'
 
-/** How the source's roles are called where a restore puts them. */
+/**
+ * How the source's roles are called where a restore puts them: for the base's schema, and for what changes it later. A
+ * role that the base does not name has to be provided first (`Roles.provide`).
+ */
 export interface RoleMap {
   /** Undefined where the target has no such role: what would be its belongs to whoever restores. */
   nameOnTarget(role: string): string | undefined
@@ -38,6 +41,7 @@ export class Roles implements RoleMap {
   private readonly target: TargetRoles
   private readonly options: RoleOptions
   private readonly there: Set<string>
+  private readonly named = new Set<string>()
   private readonly made = new Map<string, number>()
   private readonly troubles: string[] = []
   private readonly missing = new Map<string, Map<What, number>>()
@@ -60,7 +64,8 @@ export class Roles implements RoleMap {
    * takes a transaction of its own on the session.
    */
   async provide(client: pg.Client, named: ReadonlySet<string>): Promise<void> {
-    const { create } = planRoles(this.recorded, named, this.there, this.options)
+    for (const role of named) this.named.add(role)
+    const { create } = planRoles(this.recorded, this.named, this.there, this.options)
     if (create.size === 0) return
     for (const name of create.keys()) this.there.add(name)
     await createRoles(client, create, {

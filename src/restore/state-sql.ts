@@ -15,16 +15,15 @@ import type {
 
 /**
  * SQL that makes objects from their states: each alone, without owner, rights, comment and what else a second statement
- * says. It is to be run with standard_conforming_strings on, check_function_bodies off and nothing but pg_catalog in
- * the search_path.
+ * says.
  */
 
 /** Parameters as CREATE SEQUENCE, ALTER SEQUENCE and identity columns take them. */
 export const sequenceParameters = (s: SequenceState): string =>
   `INCREMENT BY ${s.increment} MINVALUE ${s.minimum} MAXVALUE ${s.maximum} START WITH ${s.start} CACHE ${s.cache} ${s.cycle ? 'CYCLE' : 'NO CYCLE'}`
 
-export const createSequence = (s: SequenceState): string =>
-  `CREATE ${s.unlogged ? 'UNLOGGED ' : ''}SEQUENCE ${qualify(s)} AS ${s.type} ${sequenceParameters(s)}`
+export const createSequence = (s: SequenceState, unless: '' | 'IF NOT EXISTS ' = ''): string =>
+  `CREATE ${s.unlogged ? 'UNLOGGED ' : ''}SEQUENCE ${unless}${qualify(s)} AS ${s.type} ${sequenceParameters(s)}`
 
 /** A column as CREATE TABLE and ADD COLUMN have it; `notNull` is its named constraint, known from 18 on. */
 export function columnDefinition(column: ColumnState, notNull?: ConstraintState): string {
@@ -80,7 +79,7 @@ export function createRelation(relation: RelationState): string[] {
     return [`CREATE MATERIALIZED VIEW ${name}${using}${withOptions(relation.options)} AS ${query} WITH NO DATA`]
   const sequences = ownedSequences(relation)
   return [
-    ...sequences.map(([, sequence]) => createSequence(sequence)),
+    ...sequences.map(([, sequence]) => createSequence(sequence, 'IF NOT EXISTS ')),
     ...createTable(relation, using),
     ...sequences.map(([column, sequence]) => ownSequence(sequence, relation, column.name)),
   ]
@@ -94,8 +93,7 @@ export function createRelation(relation: RelationState): string[] {
 function createTable(relation: RelationState, using: string): string[] {
   const define = (columns: readonly ColumnState[]): string =>
     `(${columns.map((column) => columnDefinition(column, notNullOf(relation, column.name))).join(', ')})`
-  const kind =
-    relation.kind === 'foreign table' ? 'FOREIGN TABLE' : relation.unlogged ? 'UNLOGGED TABLE' : 'TABLE'
+  const kind = relation.kind === 'foreign table' ? 'FOREIGN TABLE' : relation.unlogged ? 'UNLOGGED TABLE' : 'TABLE'
   const tail = [
     relation.partitionKey && ` PARTITION BY ${relation.partitionKey}`,
     using,
@@ -188,12 +186,14 @@ export const publicationOptions = (publication: PublicationState): string => {
 }
 
 const publicationTable = (table: NonNullable<PublicationState['tables']>[number]): string =>
-  `TABLE ONLY ${table.table}${table.columns ? ` (${table.columns.map(quoteIdent).join(', ')})` : ''}${table.where === undefined ? '' : ` WHERE (${table.where})`}`
+  `ONLY ${table.table}${table.columns ? ` (${table.columns.map(quoteIdent).join(', ')})` : ''}${table.where === undefined ? '' : ` WHERE (${table.where})`}`
 
-export const publicationParts = (publication: PublicationState): string[] => [
-  ...(publication.tables ?? []).map(publicationTable),
-  ...(publication.schemas ?? []).map((schema) => `TABLES IN SCHEMA ${quoteIdent(schema)}`),
-]
+/** Up to 14 the word TABLE stands only before the first. */
+export function publicationParts(publication: PublicationState): string[] {
+  const tables = (publication.tables ?? []).map(publicationTable).join(', ')
+  const schemas = (publication.schemas ?? []).map((schema) => `TABLES IN SCHEMA ${quoteIdent(schema)}`)
+  return [...(tables === '' ? [] : [`TABLE ${tables}`]), ...schemas]
+}
 
 export function createPublication(publication: PublicationState): string {
   const parts = publicationParts(publication)

@@ -11,7 +11,7 @@ begin
   perform set_config('lab.dropped', coalesce((
     select jsonb_agg(jsonb_build_object('class', classid::regclass::text, 'oid', objid::bigint, 'sub', objsubid, 'type', object_type,
         'schema', schema_name, 'name', object_name, 'identity', object_identity, 'address', null, 'original', original, 'cascaded', normal))
-      from pg_event_trigger_dropped_objects() where not is_temporary and schema_name is distinct from 'pg_toast')::text, ''), true);
+      from pg_event_trigger_dropped_objects() where not is_temporary and (original or normal))::text, ''), true);
 end $lab$;
 create function lab.ended() returns event_trigger language plpgsql security definer set lc_messages = 'C' as $lab$
 declare

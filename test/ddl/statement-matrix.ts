@@ -12,7 +12,7 @@ export interface Case {
   readonly since?: number
   /** It fires nothing before this version. */
   readonly firesSince?: number
-  /** It fires nothing: it is temporary, or changes nothing. */
+  /** It changes nothing, or nothing that lasts: no statement is found for it. */
   readonly isSilent?: boolean
 }
 
@@ -62,7 +62,22 @@ const tables: (string | Case)[] = [
   'create table if not exists app.inh (extra int) inherits (t)',
   { sql: 'create table if not exists t (other text)', isSilent: true },
   { sql: 'create temp table tt (a int)', isSilent: true },
-  { sql: 'drop table pg_temp.tt', isSilent: true },
+  { sql: 'alter table tt add b serial, add check (a > 0), add primary key (b)', isSilent: true },
+  { sql: 'create index on tt (a)', isSilent: true },
+  {
+    sql: 'create trigger ttt before update on tt for each row execute function suppress_redundant_updates_trigger()',
+    isSilent: true,
+  },
+  { sql: 'create rule ttr as on delete to tt do nothing', isSilent: true },
+  { sql: 'create policy "p on t" on tt', isSilent: true },
+  { sql: `comment on policy "p on t" on tt is 'x'`, isSilent: true },
+  { sql: 'create temp view tv as select * from tt', isSilent: true },
+  { sql: 'create function pg_temp.tf() returns int language sql as $$ select 1 $$', isSilent: true },
+  { sql: 'drop function pg_temp.tf()', isSilent: true },
+  { sql: 'drop rule ttr on tt', isSilent: true },
+  { sql: 'drop policy "p on t" on tt', isSilent: true },
+  { sql: 'drop view tv', isSilent: true },
+  { sql: 'drop table tt cascade', isSilent: true },
   'create table part (id int, k text) partition by list (k)',
   `create table part_a partition of part for values in ('a', 'it''s')`,
   'create table part_d partition of part default',
@@ -387,7 +402,7 @@ const drops: (string | Case)[] = [
   'drop schema "Elements", größe, walback_not cascade',
 ]
 
-const all = [
+const all: (string | Case)[] = [
   ...schemas,
   'create schema größe',
   ...tables,
@@ -411,7 +426,7 @@ const all = [
 /** What this server can run. */
 export const cases = (major: number, port: number): Case[] =>
   all
-    .map((item) => (typeof item === 'string' ? { sql: item } : item))
+    .map((item): Case => (typeof item === 'string' ? { sql: item } : item))
     .filter(({ since = 0 }) => since <= major)
     .map((item) => ({
       ...item,

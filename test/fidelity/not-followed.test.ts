@@ -14,7 +14,12 @@ import { openStorage } from '../../src/storage/open.ts'
 import { once, open } from '../restore/round-trip.ts'
 import { majors, packageOf } from '../support/majors.ts'
 
-const schema = `
+const schema = (major: number): string => `${
+  // Whole rows with a column that is computed when it is read cannot be told apart in the stream.
+  major >= 18
+    ? 'create table virtual (n int, v int generated always as (n * 2)); insert into virtual values (1), (2);'
+    : ''
+}
   create table bare (n int, v text); create table nothing (id int primary key, v text); alter table nothing replica identity nothing; create table late (id int primary key deferrable, v text); create table keyed (id int primary key, v text);
   create unlogged table unlogged (id int primary key, v text); create unlogged table unlogged_bare (n int);
   insert into bare values (1, 'a'), (1, 'a'), (2, 'b'); insert into nothing values (1, 'a'), (2, 'b'); insert into late values (1, 'a'), (2, 'b'); insert into keyed values (1, 'a'), (2, 'b'); insert into unlogged values (1, 'a'); insert into unlogged_bare values (1);
@@ -38,12 +43,14 @@ describe.each(majors)('what is not followed, on %i', (major) => {
     const client = await open(server.url())
     const folder = await mkdtemp(join(tmpdir(), 'walback-test-'))
     try {
-      await client.query(schema)
+      await client.query(schema(major))
       const repository = await Repository.create(openStorage(folder))
       const conninfo = resolveConninfo(server.url(), {})
       const { timeline } = await setUp(client, repository, { source: 'app', replicaIdentity: 'skip' })
       await takeBase(conninfo, repository, timeline, { jobs: 1, lockTimeout_ms: 5000 })
       await client.query(changes)
+      if (major >= 18)
+        await client.query('insert into virtual values (3); update virtual set n = 9; delete from virtual')
       const stop = new AbortController().signal
       await captureUpToNow(conninfo, repository, 'app', {
         segmentBytes: 1 << 20,
@@ -54,11 +61,11 @@ describe.each(majors)('what is not followed, on %i', (major) => {
       const plan = await planRestore(repository, 'app', { kind: 'latest' })
       const said = plan.notRestored.join('\n')
       for (const what of [
-        /updates and deletes .* of public.bare, public.late, public.nothing /,
-        /large objects since the base/,
-        /unlogged tables since the base/,
+        `updates and deletes since the base, for want of a key: public.bare, public.late, public.nothing${major >= 18 ? ', public.virtual' : ''}`,
+        'changes since the base of unlogged tables: public.unlogged, public.unlogged_bare',
+        'changes of large objects since the base',
       ])
-        expect(said).toMatch(what)
+        expect(said).toContain(what)
       const report = await restore(repository, plan, { conninfo, database: 'restored' }, { jobs: 2 })
       expect(report.warnings).toEqual([])
       expect(await once(server.url('restored'), look)).toEqual([
@@ -76,6 +83,10 @@ describe.each(majors)('what is not followed, on %i', (major) => {
           filled: false,
         },
       ])
+      if (major >= 18) {
+        const virtual = await once(server.url('restored'), 'select n, v from virtual order by 1')
+        expect(virtual).toEqual([1, 2, 3].map((n) => ({ n, v: n * 2 })))
+      }
       expect(await once(server.url('restored'), `select relname from pg_class where relname = 'own'`)).toEqual([])
     } finally {
       await client.end()

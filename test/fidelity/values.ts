@@ -56,9 +56,9 @@ export const edges = (major: number): Readonly<Record<string, readonly string[]>
   interval: [
     '178000000 years',
     '-178000000 years',
-    // 14 writes more hours than it reads.
-    `178956970 years 7 mons 2147483647 days ${major >= 15 ? '2562047788:00:54.775807' : '2147483647:59:59.999999'}`,
-    `-178956970 years -8 mons -2147483648 days -${major >= 15 ? '2562047788:00:54.775807' : '2147483647:59:59.999999'}`,
+    // 14 writes more hours than it reads; to 17 the largest of each at once is infinity.
+    `178956970 years 7 mons 2147483646 days ${major >= 15 ? '2562047788:00:54.775807' : '2147483647:59:59.999999'}`,
+    `-178956970 years -8 mons -2147483647 days -${major >= 15 ? '2562047788:00:54.775807' : '2147483647:59:59.999999'}`,
     '-1 mons +1 days -00:00:00.000001',
     '0',
     ...(major >= 17 ? ['infinity', '-infinity'] : []),

@@ -1,9 +1,10 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import type { Role } from '../../src/model/catalog.ts'
+import { type Role, roleShape } from '../../src/model/catalog.ts'
 import { quoteIdent, quoteLiteral } from '../../src/model/identifier.ts'
 import { readRoles } from '../../src/postgres/catalog.ts'
 import { resolveConninfo } from '../../src/postgres/conninfo.ts'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
+import { membershipsOf } from '../../src/restore/create-roles.ts'
 import { planRoles, type RoleOptions } from '../../src/restore/role-plan.ts'
 import { Roles } from '../../src/restore/roles.ts'
 import { here } from '../cli/walback.ts'
@@ -539,6 +540,13 @@ describe('which roles are made', () => {
     expect(plan(['app'], ['new'], { map })).toEqual({ missing: [], create: [] })
     expect(plan(['app'], [], { map, create: true }).create).toEqual(['new like app', 'group', 'acts', 'top'])
     expect(plan(['app'], [], { map: new Map([['app', 'acts']]), create: true }).create).toEqual(['acts'])
+  })
+
+  it('are known by the names of their groups alone in bases of walback 0.1', () => {
+    const { memberships: _, comment: __, securityLabels: ___, parameterGrants: ____, ...old } = role('old')
+    const read = roleShape.parse({ ...old, memberOf: ['group'] })
+    expect(read).toMatchObject({ comment: null, securityLabels: [], parameterGrants: [] })
+    expect(membershipsOf(read)).toEqual([{ role: 'group', grantor: null, admin: false, inherit: null, set: null }])
   })
 
   it('are refused where the map cannot be meant', () => {

@@ -1,0 +1,179 @@
+import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
+import type { CheckedTable, Publication } from '../postgres/check-server-sql.ts'
+import { setIdentityFullSql } from '../postgres/setup-sql.ts'
+import { type Finding, finding } from './check-finding.ts'
+
+/** What was set up to be published, and what of it is not, or not wholly. */
+export interface Published {
+  /** The publication of rows whole, and that of inserts alone, by name. */
+  readonly main: string
+  readonly inserts: string
+  readonly found: readonly Publication[]
+  readonly tables: readonly CheckedTable[]
+  /** The repository that the source belongs to, where it is known. */
+  readonly repositoryId: string | undefined
+}
+
+/** Before `init`: what it will do, and what it will refuse. */
+export function tablesBeforeSetup(tables: readonly CheckedTable[], isSuperuser: boolean): Finding[] {
+  const foreign = tables.filter(({ owned }) => !owned && !isSuperuser)
+  const bare = tables.filter((table) => table.bare && table.owned)
+  return [
+    ...foreign.map((table) =>
+      finding('table-not-owned', 'error', 'only its owner may publish it', {
+        object: table.object,
+        hint: 'connect as a superuser, or GRANT its owner TO this role',
+      }),
+    ),
+    ...bare.map((table) => {
+      const code = table.identity === 'n' ? 'identity-nothing' : 'identity-missing'
+      const lack = table.identity === 'n' ? 'REPLICA IDENTITY NOTHING' : 'no usable replica identity'
+      const why = table.mendable
+        ? `it has ${lack}: init gives it FULL, unless told --replica-identity skip`
+        : 'it has a virtual generated column and no key: its inserts alone will be captured'
+      const mend = table.mendable ? { sql: setIdentityFullSql(table) } : { hint: primaryKey }
+      return finding(code, 'note', why, { object: table.object, ...mend })
+    }),
+  ]
+}
+
+const primaryKey = 'give it a primary key'
+
+export function publicationFindings(published: Published): Finding[] {
+  const { main, found } = published
+  const whole = found.find(({ name }) => name === main)
+  if (whole === undefined) {
+    return [
+      finding('publication-missing', 'error', 'the publication is gone, and the stream fails without it', {
+        object: quoteIdent(main),
+        hint: 'run `walback init`; what was done meanwhile may be lost, so run `walback backup --full` after it',
+      }),
+    ]
+  }
+  return [...found.flatMap((publication) => oneFindings(publication, published)), ...tableFindings(published, whole)]
+}
+
+function oneFindings(publication: Publication, { main, repositoryId }: Published): Finding[] {
+  const findings: Finding[] = []
+  const name = quoteIdent(publication.name)
+  const wanted = publication.name === main ? rowOperations : insertOperations
+  const missing = wanted.filter((operation) => !publication[operation])
+  if (missing.length > 0) {
+    const sql = `ALTER PUBLICATION ${name} SET (publish = '${wanted.join(', ')}')`
+    findings.push(
+      finding('publication-operations', 'warning', `not published, and so not captured: ${missing.join(', ')}`, {
+        object: name,
+        sql,
+        hint: 'then run `walback backup --full`',
+      }),
+    )
+  }
+  if (publication.viaRoot) {
+    findings.push(
+      finding('publication-via-root', 'warning', 'rows of partitions come as those of the partitioned table', {
+        object: name,
+        sql: `ALTER PUBLICATION ${name} SET (publish_via_partition_root = false)`,
+        hint: 'then run `walback backup --full`',
+      }),
+    )
+  }
+  const note = publication.comment
+  if (repositoryId !== undefined && note !== null && note !== `walback repository ${repositoryId}`) {
+    findings.push(
+      finding('other-repository', 'error', `slot and publication feed another repository (${note})`, {
+        object: name,
+        hint: 'use that repository, or a source of its own with --source, or run `walback uninstall` first',
+      }),
+    )
+  }
+  return findings
+}
+
+const insertOperations = ['insert', 'truncate'] as const
+const rowOperations = ['insert', 'update', 'delete', 'truncate'] as const
+
+function tableFindings({ main, inserts, found, tables }: Published, whole: Publication): Finding[] {
+  // Under the root's name they are not found as what they are.
+  const knowsLeaves = !found.some(({ viaRoot }) => viaRoot)
+  const alone = found.find(({ name }) => name === inserts)
+  return tables.flatMap((table): Finding[] => {
+    if (table.bare && table.changes) return [bareFinding(table, whole, inserts)]
+    if (!table.inserts && !table.changes) {
+      return knowsLeaves && whole.insert ? [unpublished(table, main)] : []
+    }
+    if (!table.changes && whole.update && whole.delete) return [insertsOnly(table, main, alone)]
+    return narrowed(table, main)
+  })
+}
+
+/** Its updates fail, so it is mended at once by what `init` would have done. */
+function bareFinding(table: CheckedTable, whole: Publication, inserts: string): Finding {
+  const { object } = table
+  if (!table.mendable) {
+    const why = 'it is published, has a virtual generated column and no key: its updates and deletes fail'
+    // As the trigger does; it makes a list of a publication of all tables.
+    const leave = whole.all
+      ? `SELECT walback.publish(${quoteLiteral(object)}::pg_catalog.regclass, true)`
+      : `BEGIN; ALTER PUBLICATION ${quoteIdent(whole.name)} DROP TABLE ONLY ${object}; ALTER PUBLICATION ${quoteIdent(inserts)} ADD TABLE ONLY ${object}; COMMIT`
+    return finding('identity-missing', 'error', why, {
+      object,
+      sql: leave,
+      hint: `that captures its inserts alone; or ${primaryKey}, which captures all`,
+    })
+  }
+  const sql = setIdentityFullSql(table)
+  const [code, what] =
+    table.identity === 'n'
+      ? (['identity-nothing', 'REPLICA IDENTITY NOTHING'] as const)
+      : (['identity-missing', 'no usable replica identity'] as const)
+  return finding(code, 'error', `it is published and has ${what}: its updates and deletes fail`, {
+    object,
+    sql,
+    ...(table.owned ? { fix: { title: `replica identity of ${table.schema}.${table.name}`, sql } } : {}),
+    hint: table.owned ? null : 'as its owner',
+  })
+}
+
+function unpublished(table: CheckedTable, main: string): Finding {
+  const identity = table.bare && table.mendable ? `${setIdentityFullSql(table)}; ` : ''
+  return finding('table-not-published', 'warning', 'it is in no publication: none of its rows are captured', {
+    object: table.object,
+    sql: `${identity}ALTER PUBLICATION ${quoteIdent(main)} ADD TABLE ONLY ${table.object}`,
+    hint: `${table.owned ? '' : 'as its owner; '}then run \`walback backup --full\`, since what it holds now is in no base`,
+  })
+}
+
+function insertsOnly(table: CheckedTable, main: string, alone: Publication | undefined): Finding {
+  const { object } = table
+  const why = 'it has no key: its inserts alone are captured, no updates and deletes'
+  // A column list of the user's would also be such a way; a move between the publications leaves nothing out.
+  const move = `ALTER PUBLICATION ${quoteIdent(main)} ADD TABLE ONLY ${object}${
+    alone === undefined ? '' : `; ALTER PUBLICATION ${quoteIdent(alone.name)} DROP TABLE ONLY ${object}`
+  }`
+  const mend = !table.bare
+    ? { sql: move, hint: 'then run `walback backup --full`' }
+    : table.mendable
+      ? { sql: `${setIdentityFullSql(table)}; ${move}`, hint: 'then run `walback backup --full`' }
+      : { hint: `${primaryKey}, then: ${move}` }
+  return finding('table-inserts-only', 'warning', why, { object, ...mend })
+}
+
+function narrowed(table: CheckedTable, main: string): Finding[] {
+  const { object } = table
+  const publication = quoteIdent(main)
+  // In one transaction, so that no change falls between.
+  const sql = `BEGIN; ALTER PUBLICATION ${publication} DROP TABLE ONLY ${object}; ALTER PUBLICATION ${publication} ADD TABLE ONLY ${object}; COMMIT`
+  const hint = 'then run `walback backup --full`'
+  const findings: Finding[] = []
+  if (table.filtered)
+    findings.push(finding('publication-filter', 'warning', 'a row filter keeps rows out', { object, sql, hint }))
+  if (table.columns)
+    findings.push(finding('publication-columns', 'warning', 'a column list keeps columns out', { object, sql, hint }))
+  if (table.generated) {
+    const why = 'its identity has a generated column that the publication leaves out: its updates and deletes fail'
+    const sql = `ALTER PUBLICATION ${publication} SET (publish_generated_columns = stored)`
+    const fix = { title: `generated columns in publication ${main}`, sql }
+    findings.push(finding('publication-generated', 'error', why, { object, sql, fix }))
+  }
+  return findings
+}

@@ -1,0 +1,25 @@
+import { type Lsn, parseLsn } from '../model/lsn.ts'
+import type { BaseManifest } from '../repository/base.ts'
+import { timeOf } from '../repository/segments.ts'
+import type { Place, UnseenChange, UnseenChanges } from '../repository/unseen-changes.ts'
+
+/** Targets to which a restore may lack a change of the schema, or be refused for it: until the next base. */
+export interface UncertainSpan {
+  readonly timeline: string
+  /** From here on, up to the next base, which is undefined where there is none yet. */
+  readonly from: Place
+  readonly to: Place | undefined
+  /** What of, in order. */
+  readonly changes: readonly UnseenChange[]
+}
+
+/** `bases`: of one timeline, oldest first; those past the archive's end cannot be restored yet, and mend nothing. */
+export function uncertainSpans(bases: readonly BaseManifest[], end: Lsn, unseen: UnseenChanges): UncertainSpan[] {
+  const restorable = bases.filter((base) => parseLsn(base.lsn) <= end)
+  return restorable.flatMap((base, place): UncertainSpan[] => {
+    const next = restorable[place + 1]
+    const to = next && { lsn: parseLsn(next.lsn), time: timeOf(next) }
+    const changes = unseen.since(base).filter(({ from }) => to === undefined || from.lsn < to.lsn)
+    return changes[0] ? [{ timeline: base.timeline, from: changes[0].from, to, changes }] : []
+  })
+}
