@@ -21,8 +21,8 @@ export interface AgentOptions {
   readonly repository: Repository
   readonly source: string
   readonly stream: { readonly segmentBytes: number; readonly segmentAge_ms: number; readonly heartbeat_ms: number }
-  /** Whether a change of the schema that is not in the stream makes it take a base. */
-  readonly onUnseenChange: UnseenChangePolicy
+  /** Whether a change of the schema that is not in the stream makes it take a base; it does if not given. */
+  readonly onUnseenChange?: UnseenChangePolicy
   readonly log: Logger
   /** Ends the agent: what has been received is made durable and confirmed first. */
   readonly signal: AbortSignal
@@ -32,17 +32,18 @@ export interface AgentOptions {
 export async function runAgent(options: AgentOptions): Promise<void> {
   const { conninfo, repository, source, log, signal } = options
   await requireTimeline(repository, source)
+  const policy = options.onUnseenChange ?? 'backup'
   let streamingSince: number | undefined
   const schema = new SchemaWatch({
     ...options,
     onUnseen: (change) => {
-      log.error({ source, ...spanOf(change) }, unseenInWords(change, options))
+      log.error({ source, ...spanOf(change) }, unseenInWords(change, policy))
       bases.ensure()
     },
   })
   const bases = new BaseKeeper({
     ...options,
-    isOutdated: () => options.onUnseenChange === 'backup' && schema.unseen().length > 0,
+    isOutdated: () => policy === 'backup' && schema.unseen().length > 0,
     onBase: () => schema.restart(),
     rest_ms: basesApart_ms,
   })
@@ -93,6 +94,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     })
   } finally {
     await bases.close()
+    await schema.close()
   }
   log.info({ source }, 'stopped')
 }
@@ -120,11 +122,11 @@ const spanOf = ({ kind, from, to }: UnseenChange): Record<string, unknown> => ({
   to_time: formatTime(to.time),
 })
 
-function unseenInWords({ kind }: UnseenChange, { onUnseenChange }: AgentOptions): string {
+function unseenInWords({ kind }: UnseenChange, policy: UnseenChangePolicy): string {
   const what =
     kind === 'untold'
       ? 'UNSEEN CHANGE OF THE SCHEMA: the catalogs have changed, and the stream does not tell how'
       : 'CHANGE OF THE SCHEMA NOT FOLLOWED: what it did is not fully in the stream'
-  const then = onUnseenChange === 'backup' ? 'a base backup follows' : 'take one with `walback backup --full`'
+  const then = policy === 'backup' ? 'a base backup follows' : 'take one with `walback backup --full`'
   return `${what}; later targets lack it, or are refused, until the next base (${then})`
 }

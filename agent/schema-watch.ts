@@ -26,6 +26,7 @@ export interface SchemaWatchOptions {
 /** Looks through the segments, as they are stored, for unseen changes of the schema. */
 export class SchemaWatch {
   private readonly options: SchemaWatchOptions
+  private readonly stop = new AbortController()
   private base: BaseManifest | undefined
   private changes = new UnseenChanges([])
   /** Where the last segment that was looked through ends. */
@@ -38,6 +39,12 @@ export class SchemaWatch {
 
   constructor(options: SchemaWatchOptions) {
     this.options = options
+    options.signal.addEventListener('abort', () => this.stop.abort(), { once: true })
+  }
+
+  async close(): Promise<void> {
+    this.stop.abort()
+    await this.reading
   }
 
   /** Reads what is archived since the newest base, and goes on from there: at the start, and when there is a new base. */
@@ -73,7 +80,8 @@ export class SchemaWatch {
   }
 
   private async read(): Promise<void> {
-    const { log, source, signal } = this.options
+    const { log, source } = this.options
+    const { signal } = this.stop
     while (!signal.aborted) {
       try {
         this.waiting ??= []
@@ -91,7 +99,8 @@ export class SchemaWatch {
   }
 
   private async readArchive(): Promise<void> {
-    const { repository, source, signal } = this.options
+    const { repository, source } = this.options
+    const { signal } = this.stop
     const timeline = await requireTimeline(repository, source)
     const bases = await readManifests(repository, source, signal)
     this.base = bases.findLast((base) => base.timeline === timeline.id)

@@ -50,7 +50,7 @@ export {
   readHoldings,
   type Window,
 } from './history/status.ts'
-export type { UncertainSpan } from './history/uncertain.ts'
+export { readUnseen, type UncertainSpan } from './history/uncertain.ts'
 export { formatLsn, type Lsn, parseLsn } from './model/lsn.ts'
 export type { RecoveryTarget } from './model/target.ts'
 export {

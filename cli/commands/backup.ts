@@ -2,16 +2,23 @@ import {
   type CaptureSessionOptions,
   captureUpToNow,
   completeBase,
+  exitStatus,
   formatLsn,
   formatTime,
+  messageOf,
   micros,
+  type PublishedTables,
+  publishing,
+  readUnseen,
   requireTimeline,
   takeBase,
+  type UnseenChange,
   WalbackError,
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { bytes, count, duration, plural } from '../format.ts'
+import { bytes, count, duration, plural, printable } from '../format.ts'
+import { point } from '../holdings.ts'
 import { parseJobs } from '../options.ts'
 import { Progress } from '../progress.ts'
 
@@ -31,7 +38,7 @@ export const addBackup: AddCommand = (program, bind) => {
     .action(bind<Options>(backup))
 }
 
-async function backup(context: Context, options: Options): Promise<undefined> {
+async function backup(context: Context, options: Options): Promise<number> {
   if (options.full === options.incremental) {
     throw new WalbackError(
       'usage',
@@ -41,7 +48,8 @@ async function backup(context: Context, options: Options): Promise<undefined> {
       },
     )
   }
-  await (options.full ? full(context, options.jobs) : incremental(context))
+  const warnings = await (options.full ? full(context, options.jobs) : incremental(context))
+  return warnings > 0 ? exitStatus.warnings : 0
 }
 
 async function captureOptions(context: Context): Promise<CaptureSessionOptions> {
@@ -49,16 +57,24 @@ async function captureOptions(context: Context): Promise<CaptureSessionOptions> 
   return { ...stream, stop: context.signal }
 }
 
-async function full(context: Context, jobs: number): Promise<void> {
+/** Gives how many warnings there were, as the other one does. */
+async function full(context: Context, jobs: number): Promise<number> {
   const { out, signal } = context
   const started = performance.now()
   const conninfo = await context.requireConninfo()
   const { repository, source } = await context.openSource()
   const timeline = await requireTimeline(repository, source)
   using progress = new Progress(out)
+  let published: PublishedTables = { added: [], left: [] }
   const base = await takeBase(conninfo, repository, timeline, {
     jobs,
     lockTimeout_ms,
+    preparation: publishing(conninfo, timeline, {
+      signal,
+      onPublished: ({ added, left }) => {
+        published = { added: [...published.added, ...added], left }
+      },
+    }),
     signal,
     onProgress: (state) => {
       if (state.phase === 'waiting')
@@ -70,6 +86,12 @@ async function full(context: Context, jobs: number): Promise<void> {
   progress.note('stream', 'until the archive has passed the snapshot')
   await completeBase(conninfo, repository, base, await captureOptions(context))
   progress[Symbol.dispose]()
+  if (published.added.length > 0) out.say(`published, since they were made after init: ${names(published.added)}`)
+  if (published.left.length > 0) {
+    out.warn(
+      `not captured after this base, for they are not published and this role does not own them: ${names(published.left)} (walback check shows what to do)`,
+    )
+  }
   const duration_ms = Math.round(performance.now() - started)
   const rows = base.tables.reduce((sum, table) => sum + table.rows, 0)
   out.result(
@@ -87,22 +109,31 @@ async function full(context: Context, jobs: number): Promise<void> {
     rows,
     raw_bytes: base.raw_bytes,
     stored_bytes: base.stored_bytes,
+    published: published.added,
+    not_published: published.left,
     duration_ms,
   })
+  return published.left.length
 }
+
+const names = (tables: readonly string[]): string => tables.map(printable).join(', ')
 
 /** How long the base's locks may queue, and so hold up others, before it tries again. */
 const lockTimeout_ms = 5000
 
-async function incremental(context: Context): Promise<void> {
-  const { out } = context
+async function incremental(context: Context): Promise<number> {
+  const { out, signal } = context
   const started = performance.now()
   const conninfo = await context.requireConninfo()
   const { repository, source } = await context.openSource()
   using progress = new Progress(out)
   let [segments, transactions, stored_bytes] = [0, 0, 0]
+  let blind: string | undefined
   const { reached, timeline } = await captureUpToNow(conninfo, repository, source, {
     ...(await captureOptions(context)),
+    onBlind: (error) => {
+      blind = messageOf(error)
+    },
     onSegment: ({ size_bytes, trailer }) => {
       segments++
       transactions += trailer.transactions.length
@@ -113,7 +144,13 @@ async function incremental(context: Context): Promise<void> {
       )
     },
   })
+  const unseen = await readUnseen(repository, timeline, signal)
   progress[Symbol.dispose]()
+  if (blind !== undefined)
+    out.warn(
+      `changes of the schema that the stream does not tell of go unnoticed: the catalogs cannot be read: ${blind}`,
+    )
+  if (unseen.length > 0) out.warn(unseenInWords(unseen))
   const duration_ms = Math.round(performance.now() - started)
   out.result(
     `captured up to ${formatLsn(reached)}: ${plural(transactions, 'transaction')} in ${plural(segments, 'segment')}, ${bytes(stored_bytes)}, in ${duration(duration_ms)}`,
@@ -127,6 +164,20 @@ async function incremental(context: Context): Promise<void> {
     transactions,
     segments,
     stored_bytes,
+    unseen: unseen.map(({ kind, from, to }) => ({ kind, from: point(from), to: point(to) })),
     duration_ms,
   })
+  return unseen.length + (blind === undefined ? 0 : 1)
 }
+
+function unseenInWords([first, ...more]: readonly UnseenChange[]): string {
+  if (first === undefined) return ''
+  const what =
+    first.kind === 'untold'
+      ? `the schema was changed between ${placeInWords(first.from)} and ${placeInWords(first.to)}, and the stream does not tell how`
+      : `a change of the schema at ${placeInWords(first.to)} is not fully in the stream`
+  const others = more.length > 0 ? ` (and ${plural(more.length, 'more change')} since)` : ''
+  return `${what}${others}: later targets lack it or are refused; record it with \`walback backup --full\``
+}
+
+const placeInWords = ({ lsn, time }: UnseenChange['from']): string => `${formatTime(time)} (${formatLsn(lsn)})`

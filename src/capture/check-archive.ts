@@ -1,5 +1,6 @@
 import { WalbackError } from '../base/errors.ts'
 import { parseLsn } from '../model/lsn.ts'
+import { fullXid, isVisible, parseSnapshot } from '../model/snapshot.ts'
 import { formatTime, type Micros, micros } from '../model/time.ts'
 import type { SlotState, SourceFacts } from '../postgres/source.ts'
 import { type BaseManifest, readManifests } from '../repository/base.ts'
@@ -7,6 +8,7 @@ import type { Repository } from '../repository/repository.ts'
 import type { DdlEntry } from '../repository/segment-format.ts'
 import { type Head, listSegments, readHead, readSegment, scanSegments, timeOf } from '../repository/segments.ts'
 import { currentTimeline, readTimelines, type Timeline } from '../repository/timeline.ts'
+import { type UnseenChange, UnseenChanges } from '../repository/unseen-changes.ts'
 import { type Finding, finding } from './check-finding.ts'
 import { checkContinuity } from './continuity.ts'
 
@@ -17,8 +19,9 @@ export interface Archive {
   /** The server's clock when the archive's end was seen; undefined where nothing is archived yet. */
   readonly time: Micros | undefined
   readonly lastBase: BaseManifest | undefined
-  /** Changes of the schema since the last base whose effect is not fully in the stream. */
+  /** Changes of the schema that the last base does not have, and of which the stream tells too little, or nothing. */
   readonly unsure: readonly (DdlEntry & { readonly xid: string; readonly time: Micros })[]
+  readonly untold: readonly UnseenChange[]
 }
 
 /** The source that is meant: named, or else the one that was made from this database. */
@@ -47,18 +50,24 @@ export async function readArchive(
   const last = (await listSegments(repository, timeline, signal)).at(-1)
   const time = last && timeOf((await readSegment(repository, last, signal)).trailer)
   const lastBase = (await readManifests(repository, source, signal)).findLast((base) => base.timeline === timeline.id)
+  if (lastBase === undefined) return { timeline, head, time, lastBase, unsure: [], untold: [] }
   const unsure: (DdlEntry & { xid: string; time: Micros })[] = []
-  const from = lastBase && parseLsn(lastBase.lsn)
-  for await (const { trailer } of scanSegments(repository, timeline, { ...(from ? { from } : {}), signal })) {
+  const unseen = new UnseenChanges([lastBase])
+  const snapshot = parseSnapshot(lastBase.snapshot)
+  for await (const { trailer } of scanSegments(repository, timeline, { from: parseLsn(lastBase.lsn), signal })) {
     for (const entry of trailer.transactions) {
-      if (from !== undefined && parseLsn(entry.end) <= from) continue
+      unseen.offer(entry)
+      if (isVisible(fullXid(BigInt(entry.xid)), snapshot)) continue
       for (const ddl of entry.ddl ?? []) {
         if (ddl.unsure !== undefined) unsure.push({ ...ddl, xid: entry.xid, time: timeOf(entry) })
       }
     }
   }
-  return { timeline, head, time, lastBase, unsure }
+  const untold = unseen.since(lastBase).filter(({ kind }) => kind === 'untold')
+  return { timeline, head, time, lastBase, unsure, untold }
 }
+
+const nextBase = 'run `walback backup --full`: restores to after that are exact again from the next base on'
 
 const stale_us = 3_600_000_000n
 
@@ -69,7 +78,7 @@ export function archiveFindings(
   slot: SlotState | undefined,
   now_us: bigint,
 ): Finding[] {
-  const { timeline, head, time, lastBase, unsure } = archive
+  const { timeline, head, time, lastBase, unsure, untold } = archive
   const broken = continuityFinding(facts, slot, timeline, head)
   if (broken?.code === 'other-database') return [broken]
   const findings = broken ? [broken] : []
@@ -95,9 +104,13 @@ export function archiveFindings(
     findings.push(
       finding('ddl-unsure', 'warning', `${tag} in tx:${xid} (${formatTime(time)}): ${which}`, {
         object,
-        hint: 'run `walback backup --full`: restores to after that are exact again from the next base on',
+        hint: nextBase,
       }),
     )
+  }
+  for (const { from, to } of untold) {
+    const why = `the schema was changed between ${formatTime(from.time)} and ${formatTime(to.time)}, and the stream does not tell how`
+    findings.push(finding('schema-unseen', 'warning', why, { object: `timeline ${timeline.id}`, hint: nextBase }))
   }
   return findings
 }

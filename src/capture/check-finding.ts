@@ -38,6 +38,7 @@ export const findingCodes = [
   'no-base',
   'archive-behind',
   'ddl-unsure',
+  'schema-unseen',
   // Publications and the tables in them.
   'publication-missing',
   'publication-operations',

@@ -139,7 +139,9 @@ function unpublished(table: CheckedTable, main: string): Finding {
   return finding('table-not-published', 'warning', 'it is in no publication: none of its rows are captured', {
     object: table.object,
     sql: `${identity}ALTER PUBLICATION ${quoteIdent(main)} ADD TABLE ONLY ${table.object}`,
-    hint: `${table.owned ? '' : 'as its owner; '}then run \`walback backup --full\`, since what it holds now is in no base`,
+    hint: table.owned
+      ? 'or run `walback backup --full`, which publishes it and takes what it holds now'
+      : 'as its owner; then run `walback backup --full`, since what it holds now is in no base',
   })
 }
 

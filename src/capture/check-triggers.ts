@@ -60,9 +60,9 @@ const thenBase = 'then run `walback backup --full`, for what has changed meanwhi
 const unseen = 'changes of the schema are not in the stream, and restores to after one are refused or not exact'
 
 function notFollowed({ role }: SourceFacts): Finding {
-  const why = `role ${role.name} may not make event triggers: after a change of the schema, restores are refused or not exact until the next base, and tables made later are not captured`
+  const why = `role ${role.name} may not make event triggers: what changes in the schema, and the rows of new tables, are not restored to before the next base`
   return finding('ddl-not-followed', 'warning', why, {
-    hint: 'let a superuser run what `walback init --print-sql` prints for one, or run `walback backup --full` after every migration',
+    hint: 'let a superuser run init; or run `walback backup --full` after every migration, as the agent does of itself once it sees one',
   })
 }
 

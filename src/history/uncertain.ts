@@ -1,7 +1,9 @@
 import { type Lsn, parseLsn } from '../model/lsn.ts'
-import type { BaseManifest } from '../repository/base.ts'
-import { timeOf } from '../repository/segments.ts'
-import type { Place, UnseenChange, UnseenChanges } from '../repository/unseen-changes.ts'
+import { type BaseManifest, readManifests } from '../repository/base.ts'
+import type { Repository } from '../repository/repository.ts'
+import { scanSegments, timeOf } from '../repository/segments.ts'
+import type { Timeline } from '../repository/timeline.ts'
+import { type Place, type UnseenChange, UnseenChanges } from '../repository/unseen-changes.ts'
 
 /** Targets to which a restore may lack a change of the schema, or be refused for it: until the next base. */
 export interface UncertainSpan {
@@ -22,4 +24,20 @@ export function uncertainSpans(bases: readonly BaseManifest[], end: Lsn, unseen:
     const changes = unseen.since(base).filter(({ from }) => to === undefined || from.lsn < to.lsn)
     return changes[0] ? [{ timeline: base.timeline, from: changes[0].from, to, changes }] : []
   })
+}
+
+/** What a restore from a timeline's newest base to its end would lack; reads trailers. */
+export async function readUnseen(
+  repository: Repository,
+  timeline: Timeline,
+  signal?: AbortSignal,
+): Promise<UnseenChange[]> {
+  const bases = await readManifests(repository, timeline.source, signal)
+  const base = bases.findLast((one) => one.timeline === timeline.id)
+  if (base === undefined) return []
+  const changes = new UnseenChanges([base])
+  for await (const { trailer } of scanSegments(repository, timeline, { from: parseLsn(base.lsn), signal })) {
+    for (const entry of trailer.transactions) changes.offer(entry)
+  }
+  return changes.since(base)
 }

@@ -183,13 +183,25 @@ const otherParts: readonly (readonly [string, string])[] = [
     `SELECT DISTINCT ${hash(['r.oid', 'r.rolname'])}
      FROM pg_catalog.pg_shdepend h JOIN pg_catalog.pg_roles r ON r.oid = h.refobjid JOIN pg_catalog.pg_database d ON d.oid = h.dbid
        LEFT JOIN shown s ON h.classid = 'pg_catalog.pg_class'::regclass AND s.oid = h.objid
+       LEFT JOIN pg_catalog.pg_type y ON h.classid = 'pg_catalog.pg_type'::regclass AND y.oid = h.objid
+       LEFT JOIN pg_catalog.pg_proc p ON h.classid = 'pg_catalog.pg_proc'::regclass AND p.oid = h.objid
      WHERE h.refclassid = 'pg_catalog.pg_authid'::regclass AND ${ofDatabase}
-       AND (h.classid <> 'pg_catalog.pg_class'::regclass OR s.oid IS NOT NULL)`,
+       AND h.classid NOT IN ('pg_catalog.pg_publication'::regclass, 'pg_catalog.pg_event_trigger'::regclass)
+       AND (h.classid <> 'pg_catalog.pg_class'::regclass OR s.oid IS NOT NULL)
+       AND coalesce(y.typnamespace, p.pronamespace, CASE WHEN h.classid = 'pg_catalog.pg_namespace'::regclass THEN h.objid END, 0)
+         NOT IN (SELECT oid FROM hidden)`,
   ],
 ]
 
 /** Types without a hash of their own, or with a weak one, whose text no setting changes. */
 const asText: ReadonlySet<string> = new Set(['pg_node_tree', '_aclitem', 'int2vector'])
+const asHashed = (column: string, type: string): string => `${column}${asText.has(type) ? '::text' : ''}`
+
+/** Where in the statement a part of an expression stood, REINDEX CONCURRENTLY forgets. */
+const withoutLocations = (column: string, type: string): string =>
+  type === 'pg_node_tree'
+    ? `pg_catalog.regexp_replace(${column}::text, ':location -?[0-9]+', '', 'g')`
+    : asHashed(column, type)
 
 /**
  * A query of one row and column, the stamp as the snapshot of the statement sees it, for this server's catalogs. Sums
@@ -211,7 +223,7 @@ export async function catalogStampSql(client: pg.Client): Promise<string> {
     if (columns === undefined) return []
     const values = columns
       .filter(({ name }) => !omit.includes(name))
-      .map(({ name, type }) => `t.${name}${asText.has(type) ? '::text' : ''}`)
+      .map(({ name, type }) => (catalog === 'pg_index' ? withoutLocations : asHashed)(`t.${name}`, type))
     return [
       partSql(catalog, `SELECT ${hash([...also, ...values])} FROM pg_catalog.${catalog} t ${join} WHERE ${where}`),
     ]

@@ -38,6 +38,14 @@ const settingsJson = meaningful.map((name) => `'${name}', pg_catalog.current_set
 /** Above this, the rows of a rewritten table are not sent along (bytes of its heap). */
 export const rowsCap_bytes = 64 << 20
 
+/** Triggers, rules and policies have no schema of their own, and are told to last though their table is temporary. */
+const isOnTemporary = (identity: string): string =>
+  `coalesce(regexp_replace(${identity}, '"(?:[^"]|"")*"', 'q', 'g') ~ '(^| on | for )pg_temp(_[0-9]+)?\\.', false)`
+
+const isLasting = (d: string): string =>
+  `${d}.schema_name IS DISTINCT FROM 'pg_temp' AND ${d}.schema_name IS DISTINCT FROM 'walback'
+      AND NOT (${d}.object_type IS NOT DISTINCT FROM 'schema' AND ${d}.object_identity IS NOT DISTINCT FROM 'walback') AND NOT ${isOnTemporary(`${d}.object_identity`)}`
+
 const definer = `SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET datestyle = ISO SET intervalstyle = postgres SET timezone = UTC
 SET extra_float_digits = 3 SET bytea_output = hex SET lc_monetary = 'C' SET xmloption = content SET row_security = off SET lc_messages = 'C'`
@@ -96,7 +104,7 @@ BEGIN
       'original', d.original, 'cascaded', d.normal) ORDER BY d.ordinality)
     INTO gone
     FROM pg_event_trigger_dropped_objects() WITH ORDINALITY d
-    WHERE NOT d.is_temporary AND d.schema_name IS DISTINCT FROM 'walback' AND d.schema_name IS DISTINCT FROM 'pg_toast'
+    WHERE NOT d.is_temporary AND NOT ${isOnTemporary('d.object_identity')} AND d.schema_name IS DISTINCT FROM 'walback' AND d.schema_name IS DISTINCT FROM 'pg_toast'
       AND NOT (d.object_type = 'schema' AND d.object_name = 'walback')
       -- What goes with its table by itself needs no mention.
       AND (d.original OR d.normal OR d.classid IN ('pg_class'::regclass, 'pg_constraint'::regclass, 'pg_proc'::regclass, 'pg_namespace'::regclass));
@@ -204,14 +212,29 @@ EXCEPTION WHEN OTHERS THEN
   RETURN NULL;
 END
 $walback$;
+  -- Children of what was altered are not told of; those count whose rows got a value of that moment in a new column.
+CREATE OR REPLACE FUNCTION walback.below() RETURNS TABLE (classid oid, objid oid, objsubid int, command_tag text, object_type text, schema_name text, object_identity text, in_extension boolean, ordinality bigint) LANGUAGE sql AS $walback$
+  WITH RECURSIVE tree (relid) AS (
+    SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent IN (
+      SELECT d.objid FROM pg_event_trigger_ddl_commands() d WHERE d.classid = 'pg_class'::regclass AND d.command_tag = 'ALTER TABLE')
+    UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.relid
+  )
+  SELECT 'pg_class'::regclass::oid, c.oid, 0, 'ALTER TABLE', 'table', n.nspname::text, c.oid::regclass::text, false, 1000000::bigint
+  FROM tree JOIN pg_class c ON c.oid = tree.relid JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE EXISTS (SELECT FROM pg_attribute a JOIN pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
+    WHERE a.attrelid = c.oid AND a.atthasmissing AND a.xmin = c.xmin AND walback.calls(pg_get_expr(f.adbin, f.adrelid), '{s,v}'))
+$walback$;
   -- What the command made and changed; a GRANT names no object.
 CREATE OR REPLACE FUNCTION walback.touched() RETURNS jsonb LANGUAGE sql AS $walback$
   SELECT coalesce(jsonb_agg(jsonb_build_object('class', coalesce(d.classid::regclass::text, ''), 'oid', coalesce(d.objid::bigint, 0), 'sub', coalesce(d.objsubid, 0),
       'tag', d.command_tag, 'type', d.object_type, 'schema', d.schema_name, 'identity', d.object_identity, 'extension', d.in_extension,
       'address', CASE WHEN d.objid IS NOT NULL THEN walback.address(d.classid, d.objid, d.objsubid) END,
       'state', CASE WHEN d.objid IS NOT NULL AND NOT d.in_extension THEN walback.state(d.classid, d.objid, d.command_tag) END) ORDER BY d.ordinality), '[]')
-    FROM pg_event_trigger_ddl_commands() WITH ORDINALITY d
-    WHERE d.schema_name IS DISTINCT FROM 'pg_temp' AND d.schema_name IS DISTINCT FROM 'walback'
+    FROM (
+      SELECT classid, objid, objsubid, command_tag, object_type, schema_name, object_identity, in_extension, ordinality FROM pg_event_trigger_ddl_commands() WITH ORDINALITY
+      UNION ALL SELECT * FROM walback.below()
+    ) d
+    WHERE ${isLasting('d')}
 $walback$;
 CREATE OR REPLACE FUNCTION walback.note_command() RETURNS event_trigger LANGUAGE plpgsql ${definer} AS $walback$
 DECLARE
@@ -235,9 +258,7 @@ BEGIN
   rewritten := nullif(current_setting('walback.rewritten', true), '');
   IF is_dropping THEN PERFORM set_config('walback.dropped', '', true); END IF;
   IF rewritten IS NOT NULL THEN PERFORM set_config('walback.rewritten', '', true); END IF;
-  SELECT count(*) FILTER (WHERE schema_name IS DISTINCT FROM 'pg_temp' AND schema_name IS DISTINCT FROM 'walback'
-      AND NOT (object_type = 'schema' AND object_identity = 'walback'))
-    INTO lasting FROM pg_event_trigger_ddl_commands();
+  SELECT count(*) INTO lasting FROM pg_event_trigger_ddl_commands() d WHERE ${isLasting('d')};
   -- Nothing was done (IF EXISTS, IF NOT EXISTS), or to temporary things only. What DROP OWNED takes away besides objects is told nowhere.
   IF lasting = 0 AND NOT is_dropping AND tg_tag <> 'DROP OWNED' THEN RETURN; END IF;
   BEGIN
@@ -268,7 +289,7 @@ BEGIN
     END IF;
   END LOOP;
   PERFORM walback.say(jsonb_build_object('v', 1, 'kind', 'ddl', 'tag', tg_tag,
-    'query', CASE WHEN frames = '' THEN walback.say_text(coalesce(current_query(), '')) ELSE '' END,
+    'query', CASE WHEN frames ~ '^SQL (statement|function) "' THEN '' ELSE walback.say_text(coalesce(current_query(), '')) END,
     'context', walback.say_text(frames), 'functions', sources,
     'role', coalesce(who->>'role', current_user), 'session', session_user, 'settings', coalesce(who->'settings', '{}'),
     'time', now(), 'objects', objects, 'rewritten', rewrites, 'unknownRows', unknown));

@@ -30,8 +30,8 @@ export function outlineOf({ text, kind, node }: { text: string; kind: string; no
   }
 }
 
-export type Touched = Pick<TouchedObject, 'class' | 'tag' | 'type' | 'schema' | 'identity' | 'extension' | 'state'>
-export type Dropped = Pick<DroppedObject, 'type' | 'schema' | 'name' | 'identity' | 'original'>
+type Touched = Pick<TouchedObject, 'type' | 'schema' | 'identity'>
+type Dropped = Pick<DroppedObject, 'type' | 'schema' | 'name' | 'identity' | 'original'>
 
 interface Names {
   readonly words: ReadonlySet<string>
@@ -52,8 +52,10 @@ export interface Traces {
 }
 
 /** Of a session's own schema: itself, or, as triggers, rules and defaults say it, the table that it is on. */
-export const isTemporary = ({ schema, identity }: { schema: string | null; identity: string | null }): boolean =>
-  schema === 'pg_temp' || /(?:^|" on |\w on |^for )pg_temp(?:_\d+)?\./.test(identity ?? '')
+export function isTemporary({ schema, identity }: { schema: string | null; identity: string | null }): boolean {
+  const unquoted = identity?.replace(/"(?:[^"]|"")*"/g, '""') ?? ''
+  return schema === 'pg_temp' || /(?:^|^for | on )pg_temp(?:_\d+)?\./.test(unquoted)
+}
 
 /** Undefined where a command touched and dropped nothing. */
 export function tracesOf(tag: string, objects: readonly Touched[], dropped: readonly Dropped[]): Traces | undefined {

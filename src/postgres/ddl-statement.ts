@@ -31,10 +31,9 @@ export interface DdlStatement {
 }
 
 /**
- * The statements that may have been this command, the likeliest first; empty if its text is not known, or it
- * changed nothing. Where several are
- * equally likely, those that follow the one used last come first, for which the caller keeps a cursor and tells it what
- * was used (`StatementCursor.use`).
+ * The statements that may have been this command, the likeliest first; empty if its text is not known, or it changed
+ * nothing. Where several are equally likely, those that follow the one used last come first, for which the caller keeps
+ * a cursor and tells it what was used (`StatementCursor.use`).
  */
 export async function candidates(
   command: CommandInput,

@@ -189,6 +189,8 @@ export class DdlReplay {
           }
         }
       }
+      // The rows have the right values now; the catalog goes on saying what they had without that.
+      this.before = new Map()
       if (round < rounds) continue
       const rest = await this.differences(command)
       if (rest.length === 0 && unresolved.length === 0) return
@@ -217,7 +219,7 @@ export class DdlReplay {
     const found = await this.session.find(wanted.map(({ address }) => address))
     return wanted.flatMap((object, place) => {
       const have = found[place]
-      const isSame = sameState(object.state, have?.state ?? null, this.hooks.versions)
+      const isSame = sameState(object.state, have?.state ?? null, this.hooks.versions, this.before.get(object.oid))
       return isSame ? [] : [{ object, found: have }]
     })
   }

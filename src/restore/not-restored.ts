@@ -1,3 +1,4 @@
+import { fullXid, isVisible, parseSnapshot } from '../model/snapshot.ts'
 import type { BaseManifest } from '../repository/base.ts'
 import type { DdlEntry } from '../repository/segment-format.ts'
 import type { Timeline } from '../repository/timeline.ts'
@@ -7,12 +8,16 @@ export interface UnsureDdl extends DdlEntry {
   readonly xid: string
 }
 
-/** What a restore cannot bring back, each in a line; only what applies to this database. `unsure`: of what it replays. */
+/**
+ * What a restore cannot bring back, each in a line; only what applies to this database. `unsure`: up to the target, of
+ * which the base may hold some.
+ */
 export function notRestored(base: BaseManifest, timeline: Timeline, unsure: readonly UnsureDdl[]): string[] {
   const { notCarried } = base
+  const snapshot = parseSnapshot(base.snapshot)
   return [
-    ...unsureLines(unsure),
-    ...schemaLines(timeline),
+    ...unsureLines(unsure.filter(({ xid }) => !isVisible(fullXid(BigInt(xid)), snapshot))),
+    ...schemaLines(base, timeline),
     ...unlessNone(notCarried?.unlogged.map(named), (names) => `changes since the base of unlogged tables: ${names}`),
     ...(base.largeObjects.objects.length > 0 ? ['changes of large objects since the base'] : []),
     ...unlessNone(notCarried?.subscriptions, (names) => `subscriptions: ${names}`),
@@ -25,12 +30,14 @@ export function notRestored(base: BaseManifest, timeline: Timeline, unsure: read
   ]
 }
 
-function schemaLines({ ddl, allTables, insertsOnly }: Timeline): string[] {
+/** Where the base has no stamp of the catalogs, nobody knows whether the schema has changed since. */
+function schemaLines({ catalog }: BaseManifest, { ddl, allTables, insertsOnly }: Timeline): string[] {
+  const isUnknown = ddl === 'none' && catalog === undefined
   const without = ['changes of the schema since the base: rows of tables that were altered are refused, others missing']
   const unpublished = ['tables made since the base: the publication is a list of those that there were']
   return [
-    ...(ddl === 'none' ? without : []),
-    ...(ddl === 'none' && !allTables ? unpublished : []),
+    ...(isUnknown ? without : []),
+    ...(isUnknown && !allTables ? unpublished : []),
     ...unlessNone(insertsOnly.map(named), (names) => `updates and deletes since the base, for want of a key: ${names}`),
   ]
 }

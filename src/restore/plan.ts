@@ -77,7 +77,7 @@ interface Found {
   /** How many transactions that changed anything are kept since a base's position. */
   readonly kept: (after: Lsn) => number
   /** Kept changes of the schema whose effect is not fully in the stream. */
-  readonly unsure: readonly (UnsureDdl & { readonly at: Lsn })[]
+  readonly unsure: readonly UnsureDdl[]
   readonly unseen: UnseenChanges
 }
 
@@ -95,7 +95,7 @@ async function search(
   const cutSearch = new CutSearch(target)
   const unseen = new UnseenChanges(bases)
   const samples: SequenceSample[] = []
-  const unsure: (UnsureDdl & { readonly at: Lsn })[] = []
+  const unsure: UnsureDdl[] = []
   const counts = bases.map((base) => ({ lsn: parseLsn(base.lsn), kept: 0 }))
   let [isBounded, end, last] = [false, parseLsn(timeline.start), undefined as TransactionEntry | undefined]
   const scanned = scanSegments(repository, timeline, { ...(from ? { from: parseLsn(from.lsn) } : {}), signal })
@@ -107,7 +107,7 @@ async function search(
       last = entry
       const position = parseLsn(entry.end)
       if (isKept && changesAnything(entry)) for (const count of counts) if (position > count.lsn) count.kept++
-      if (isKept) unsure.push(...unsureIn(entry).map((ddl) => ({ ...ddl, at: position })))
+      if (isKept) unsure.push(...unsureIn(entry))
       if (entry.heartbeat === undefined || isBounded) continue
       const read = parseLsn(entry.heartbeat.from)
       samples.push({ from: read, values: entry.heartbeat.sequences })
@@ -170,14 +170,7 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
     sequences: sequencePositions(base.sequences, samples, baseLsn),
     sequencesBounded: isBounded,
     unseen,
-    notRestored: [
-      ...unseen,
-      ...notRestored(
-        base,
-        timeline,
-        choice.unsure.filter(({ at }) => at > baseLsn),
-      ),
-    ],
+    notRestored: [...unseen, ...notRestored(base, timeline, choice.unsure)],
   }
 }
 

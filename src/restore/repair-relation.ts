@@ -13,7 +13,7 @@ import {
 } from './repair-parts.ts'
 import { foreignOptions, isSame, optionClauses, qualify, repairCommon, type Script } from './repair-script.ts'
 import type { ColumnState, ConstraintState, RelationState } from './repair-state.ts'
-import { createRelation, dropPassingParent, hasAdopted } from './state-sql.ts'
+import { createRelation, hasAdopted, passingParent } from './state-sql.ts'
 
 /**
  * Makes a relation what it should be, with all that hangs on it. The order is what PostgreSQL demands: what depends on
@@ -89,6 +89,7 @@ function asCreated(want: RelationState): RelationState {
   return {
     ...{ kind, target, schema, name, unlogged, accessMethod, options, definition, partitionKey, server, fdwOptions },
     columns,
+    parents: adopted ? [passingParent(want)] : undefined,
     empty: true,
     constraints: [
       ...made.map(({ comment, ...constraint }) => constraint),
@@ -184,13 +185,21 @@ function repairParents(script: Script, want: RelationState, have: RelationState)
     script.add(`ALTER TABLE ${want.partitionOf} ATTACH PARTITION ${qualify(want)} ${want.bound}`)
   if (want.detaching !== have.detaching) script.cannot(`it is being detached from ${want.detaching ?? have.detaching}`)
   const [wanted, had] = [want.parents ?? [], have.parents ?? []]
-  // Their order decides which one's columns come first, so from the first that differs on all are set anew.
+  // Their order decides whose columns come first, so from the first that differs on all are set anew.
   const same = wanted.findIndex((parent, place) => parent !== had[place])
   const kept = same < 0 ? Math.min(wanted.length, had.length) : same
-  for (const parent of had.slice(kept)) script.add(`${table} NO INHERIT ${parent}`)
-  for (const parent of wanted.slice(kept)) script.add(`${table} INHERIT ${parent}`)
-  if (have.parents === undefined && hasAdopted(want) && have.columns.some(({ inherited }) => inherited))
-    script.add(...dropPassingParent(want))
+  const [moved, gone] = [
+    had.slice(kept).filter((parent) => wanted.includes(parent)),
+    had.slice(kept).filter((parent) => !wanted.includes(parent)),
+  ]
+  // A column whose last parent leaves becomes the table's own, so those to come come first; all or none of it.
+  const statements = [
+    ...moved.map((parent) => `${table} NO INHERIT ${parent}`),
+    ...wanted.slice(kept).map((parent) => `${table} INHERIT ${parent}`),
+    ...gone.map((parent) => `${table} NO INHERIT ${parent}`),
+    ...gone.filter((parent) => parent === passingParent(want)).map((parent) => `DROP TABLE ${parent}`),
+  ]
+  if (statements.length > 0) script.add(statements.join('; '))
 }
 
 function repairReplicaIdentity(script: Script, want: RelationState, have: RelationState): void {

@@ -145,6 +145,10 @@ const makers: Readonly<Record<string, Maker>> = {
   policy: maker(states.policy, (script, want, have) => repairPolicy(script, want.relation, want, have)),
   statistics: maker(states.statistics, repairStatistics),
   constraint: maker(states.constraint, (script, want, have) => {
+    if (have === undefined && want.inherited) {
+      script.cannot('it is not there; it comes from its parent')
+      return
+    }
     const isDomains = want.domain !== undefined
     const on = isDomains ? `DOMAIN ${want.domain}` : (want.relation ?? '')
     const alter = `ALTER ${isDomains ? on : `TABLE ${on}`}`

@@ -15,6 +15,8 @@ export interface ReplayOptions {
   readonly memory_bytes: number
   /** The source's encoding, in which its rows are. */
   readonly encoding: string
+  /** Sets the search_path of the source's applications. */
+  readonly sourcePathSql: string
   /** The tables to load in place of the base's, by their ids: those beside that staged ones go through. */
   readonly staged: ReadonlyMap<number, BaseTable>
   /** Relations that the stream may name, and whose rows are none of ours. */

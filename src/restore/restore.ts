@@ -10,6 +10,7 @@ import { openRowSession } from '../postgres/row-session.ts'
 import type { BaseTable } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import { applyProperties } from './database-properties.ts'
+import { putBackChecks, takeOffChecks } from './deferred-checks.ts'
 import { type Destination, onServer, prepareDestination, type Workplace } from './destination.ts'
 import { restoreLargeObjects } from './large-objects.ts'
 import type { RestorePlan } from './plan.ts'
@@ -22,6 +23,7 @@ import { explainedMissingRole, Roles } from './roles.ts'
 import type { RowTarget } from './rows.ts'
 import { loadStatements, runStatements, type SchemaStatements } from './schema.ts'
 import { setSequences } from './sequences.ts'
+import { sourcePathSql } from './source-path.ts'
 import { isStaged, settleTables, stageTables } from './staged-tables.ts'
 import { readChanges } from './stream.ts'
 import { TargetTables } from './target-tables.ts'
@@ -167,6 +169,7 @@ class Restore {
     )
     const roles = await this.prepareRoles(schema, statements)
     await this.statements(schema, 'schema', roles, statements.pre)
+    const checks = await takeOffChecks(schema)
     const lanes: pg.Client[] = []
     for (let n = 0; n < this.options.jobs; n++)
       lanes.push(
@@ -198,7 +201,9 @@ class Restore {
           proving,
         )
         await settleTables(first, base.tables, staged, warn)
+        await schema.query(sourcePathSql(base.database))
         await this.statements(schema, 'indexes', roles, statements.post)
+        await putBackChecks(schema, checks, warn)
         filledViews.push(...(await viewIds(schema, base.materializedViews)))
       },
     })
@@ -257,8 +262,13 @@ class Restore {
     return outcome
   }
 
-  private get copying(): { readonly encoding: string; readonly signal: AbortSignal | undefined } {
-    return { encoding: this.plan.base.database.encoding, signal: this.options.signal }
+  private get copying(): {
+    readonly encoding: string
+    readonly sourcePathSql: string
+    readonly signal: AbortSignal | undefined
+  } {
+    const { database } = this.plan.base
+    return { encoding: database.encoding, sourcePathSql: sourcePathSql(database), signal: this.options.signal }
   }
 
   /** Ends the sessions: a statement that builds an index for an hour does not look at the signal. */

@@ -8,6 +8,7 @@ import type { BaseTable } from '../repository/base.ts'
 import { readContainer } from '../repository/container.ts'
 import type { Repository } from '../repository/repository.ts'
 import { keep, type NetChanges } from './net-changes.ts'
+import { emptyPathSql } from './source-path.ts'
 
 /** A table to put rows into, by the columns that they have values for, in their order. */
 export interface RowTarget {
@@ -25,6 +26,8 @@ export interface RestoredTable {
 interface Options {
   /** The source's encoding, in which its rows are. */
   readonly encoding: string
+  /** Sets the search_path of the source's applications, for what is computed and checked as rows go in. */
+  readonly sourcePathSql: string
   readonly signal?: AbortSignal | undefined
   readonly onBytes?: ((raw: number) => void) | undefined
 }
@@ -57,7 +60,7 @@ export async function loadTable(
     }
     if (changes) yield* batches(changes.rest(), expected)
   }
-  const loaded = await copyIn(client, copyInSql(table, options.encoding), merged(), options.signal)
+  const loaded = await fill(client, table, merged(), options)
   if (loaded !== expected.rows) {
     throw new WalbackError('corrupt', `table ${table.schema}.${table.name} took ${loaded} rows of ${expected.rows}`)
   }
@@ -97,7 +100,21 @@ export async function applyToTable(
     yield* batches(refilled, expected)
     yield* batches(changes.rest(), expected)
   }
-  await copyIn(client, copyInSql(table, options.encoding), lines(), options.signal)
+  await fill(client, table, lines(), options)
+}
+
+/** Puts rows into a table; gives their number. */
+async function fill(
+  client: pg.Client,
+  table: RowTarget,
+  lines: AsyncIterable<Buffer> | Iterable<Buffer>,
+  { sourcePathSql, encoding, signal }: Options,
+): Promise<number> {
+  await client.query(sourcePathSql)
+  const loaded = await copyIn(client, copyInSql(table, encoding), lines, signal)
+  // All else is written and read with an empty one.
+  await client.query(emptyPathSql)
+  return loaded
 }
 
 /** A loaded table whose rows are known, for the functions below. */

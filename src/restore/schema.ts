@@ -42,7 +42,8 @@ async function readStatements(
 ): Promise<SchemaStatements> {
   const isWanted = (statement: Statement): boolean => !isOurs(statement, own.publications)
   const pre = (await splitStatements(preData)).filter(isWanted)
-  const after = (await splitStatements(postData)).filter(isWanted)
+  // What functions are called for may not name everything: what comes after rows runs with the source's search_path.
+  const after = (await splitStatements(postData)).filter((statement) => isWanted(statement) && !emptiesPath(statement))
   const isLast = (statement: Statement): boolean =>
     eventTriggerKinds.has(statement.kind) || isAboutEventTrigger(statement)
   return {
@@ -51,6 +52,9 @@ async function readStatements(
     last: after.filter(isLast),
   }
 }
+
+const emptiesPath = ({ kind, text: sql }: Statement): boolean =>
+  kind === 'SelectStmt' && sql.includes(`set_config('search_path'`)
 
 const eventTriggerKinds = new Set(['CreateEventTrigStmt', 'AlterEventTrigStmt'])
 

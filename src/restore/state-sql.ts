@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { quoteIdent } from '../model/identifier.ts'
 import { literal, newForeignOptions, qualify, withOptions } from './repair-script.ts'
 import type {
@@ -88,7 +89,7 @@ export function createRelation(relation: RelationState): string[] {
 /**
  * A table with its columns. The columns of parents come first, in their order, unless they came later; only a table
  * that it inherits from gives a column that is not its own. So such columns come from a passing parent, made and changed
- * as the columns must come, that leaves again when the real parents have taken its place (`adoptColumns`).
+ * as the columns must come, that goes when the real parents have taken its place.
  */
 function createTable(relation: RelationState, using: string): string[] {
   const define = (columns: readonly ColumnState[]): string =>
@@ -134,14 +135,12 @@ function runs(columns: readonly ColumnState[]): ColumnState[][] {
 export const hasAdopted = (relation: RelationState): boolean =>
   relation.parents !== undefined && relation.columns.some(({ inherited }) => inherited)
 
-const passingParent = (relation: RelationState): string =>
-  qualify({ schema: relation.schema, name: 'walback passing parent' })
-
-/** Once the real parents are parents: what came from the passing one is theirs. */
-export const dropPassingParent = (relation: RelationState): string[] => [
-  `ALTER TABLE ${qualify(relation)} NO INHERIT ${passingParent(relation)}`,
-  `DROP TABLE ${passingParent(relation)}`,
-]
+/** The parent that a table has until it has its own, under a name of fixed length. */
+export const passingParent = (relation: RelationState): string =>
+  qualify({
+    schema: relation.schema,
+    name: `walback ${createHash('md5').update(qualify(relation)).digest('hex')}`,
+  })
 
 /** The clause for ALTER TABLE and ALTER DOMAIN. */
 export const addConstraint = (constraint: ConstraintState): string =>

@@ -135,7 +135,14 @@ describe('an archive', () => {
   const of = (time: bigint | undefined, end = '0/200'): string[] => {
     const head = { end: parseLsn(end), sha256: null, xid: fullXid(5n) }
     const base = { id: 'b' } as Parameters<typeof archiveFindings>[0]['lastBase']
-    const archive = { timeline, head, time: time === undefined ? undefined : micros(time), lastBase: base, unsure: [] }
+    const archive = {
+      timeline,
+      head,
+      time: time === undefined ? undefined : micros(time),
+      lastBase: base,
+      unsure: [],
+      untold: [],
+    }
     return brief(archiveFindings(archive, facts, slot, now_us))
   }
 

@@ -43,6 +43,9 @@ const catalogs = [
   ...parts,
 ]
 
+const keyOf = ({ type, identity }: Described): string => `${type} ${identity}`
+const isPart = (object: Described): boolean => parts.includes(object.class) || object.state['kind'] === 'index'
+
 /** The user's objects, by what the server calls them, those that extensions made left out. */
 export async function describeAll(client: pg.Client): Promise<Map<string, Described>> {
   const queries = catalogs.map(
@@ -56,7 +59,7 @@ export async function describeAll(client: pg.Client): Promise<Map<string, Descri
   )
   const { rows } = await client.query<Described>(queries.join(' UNION ALL '))
   if (process.env.NN) rows.splice(0, rows.length, ...rows.filter((r) => r.state['type'] !== 'not null'))
-  return new Map(rows.map((row) => [`${row.type} ${row.identity}`, row]))
+  return new Map(rows.map((row) => [keyOf(row), row]))
 }
 
 /** Names of objects that are not alike, each with what differs. */
@@ -107,9 +110,11 @@ export async function mend(
     unresolved.clear()
     if (different.length === 0) break
     let done = 0
-    for (const key of different) {
-      const object = want.get(key) ?? have.get(key)
-      if (object === undefined) continue
+    const objects = different.flatMap((key) => want.get(key) ?? have.get(key) ?? [])
+    // What is part of another comes with it, or is looked at when that is right.
+    const wholes = objects.filter((object) => !isPart(object))
+    for (const object of wholes.length > 0 ? wholes : objects) {
+      const key = keyOf(object)
       const [wanted, had] = [want.get(key)?.state ?? null, have.get(key)?.state ?? null]
       const named = { class: object.class, type: object.type, schema: null, identity: object.identity }
       const repair = repairSql(wanted, had, named, versions, before?.get(key)?.state)

@@ -6,25 +6,20 @@ import { DdlHistory, ddlHistorySchema } from './histories.ts'
 const isLong = process.env.WALBACK_LONG !== undefined
 const runs = isLong ? Number(process.env.WALBACK_RUNS ?? 20) : 1
 const steps = isLong ? 200 : 120
-const noteChance = isLong ? 0.3 : 0.15
+const noteChance = isLong ? 0.5 : 0.3
 
-/**
- * A restore fills materialized views from the tables as they are, so they are to be compared as just filled; false where
- * an open transaction is in the way.
- */
-async function refreshViews(subject: Subject): Promise<boolean> {
+/** A restore fills materialized views from the tables as they are, so they are to be compared as just filled. */
+async function refreshViews(subject: Subject): Promise<void> {
   const views = await once<{ name: string }>(
     subject.url,
     "select oid::regclass::text as name from pg_class where relkind = 'm' order by oid",
   )
-  try {
-    await subject.sql(`set lock_timeout = '200ms'`, ...views.map(({ name }) => `refresh materialized view ${name}`))
-    return true
-  } catch (error) {
-    if ((error as { code?: string }).code !== '55P03') throw error
-    return false
-  }
+  await subject.sql(...views.map(({ name }) => `refresh materialized view ${name}`))
 }
+
+/** pg_dump puts the columns that a child has from its parent first, wherever they were. */
+const isPlaceOfColumn = (difference: string): boolean =>
+  /^differs objects column .*: golden \d+ (.*), actual \d+ \1$/.test(difference)
 
 describe.each([18, 14] as const)('random histories of schema and rows on %i', (major) => {
   it('are restored to any commit', { timeout: 3_600_000 }, async () => {
@@ -40,8 +35,10 @@ describe.each([18, 14] as const)('random histories of schema and rows on %i', (m
       await history.endAll()
       await archive.base()
       for (let n = 0; n < steps; n++) {
-        const isMoment = (await history.step()) && random.chance(noteChance)
-        if (isMoment && (await refreshViews(subject))) await subject.note(`seed ${seed}, step ${n}`)
+        const isMoment = (await history.step()) && history.isReadable && random.chance(noteChance)
+        if (!isMoment) continue
+        await refreshViews(subject)
+        await subject.note(`seed ${seed}, step ${n}`)
       }
       await history.endAll()
       await refreshViews(subject)
@@ -51,7 +48,7 @@ describe.each([18, 14] as const)('random histories of schema and rows on %i', (m
       if (process.env.WALBACK_SHOW)
         console.log(seed, history.counts, subject.moments.length, `\n${history.script.join(';\n')}`)
       expect(history.counts.ddl).toBeGreaterThan(steps / 5)
-      const reports = await subject.compare({ sizes: [undefined] })
+      const reports = await subject.compare({ sizes: [undefined], isAllowed: isPlaceOfColumn })
       expect(reports.flatMap(({ warnings }) => warnings)).toEqual([])
     }
   })

@@ -45,6 +45,8 @@ const wrappers: readonly ((sql: string, random: Random) => string)[] = [
 interface Session {
   readonly client: pg.Client
   isOpen: boolean
+  /** In its open transaction: it may hold locks that nobody can read past. */
+  hasDdl: boolean
   did: string[]
 }
 
@@ -58,7 +60,7 @@ export class DdlHistory {
 
   constructor(random: Random, clients: readonly pg.Client[]) {
     this.random = random
-    this.sessions = clients.map((client) => ({ client, isOpen: false, did: [] }))
+    this.sessions = clients.map((client) => ({ client, isOpen: false, hasDdl: false, did: [] }))
   }
 
   /** Does something in some session; true when that committed. */
@@ -69,12 +71,18 @@ export class DdlHistory {
       await session.client.query('begin')
       await session.client.query(`set local lock_timeout = '150ms'`)
       session.isOpen = true
+      session.hasDdl = false
       session.did = []
     }
     const times = random.int(1, 3)
     for (let n = 0; n < times; n++) await this.act(session)
     if (random.chance(0.4)) return false
     return this.end(session, random.chance(0.85))
+  }
+
+  /** Whether every table can be read now. */
+  get isReadable(): boolean {
+    return !this.sessions.some(({ isOpen, hasDdl }) => isOpen && hasDdl)
   }
 
   async endAll(): Promise<void> {
@@ -104,6 +112,7 @@ export class DdlHistory {
     const sql = isDdl ? random.pick(wrappers)(made, random) : made
     // A twin that is rolled back has the same text as what stays, or almost.
     const isTwin = isDdl && random.chance(0.1)
+    session.hasDdl ||= isDdl || /^truncate/.test(made)
     await session.client.query('savepoint s')
     try {
       if (isTwin) {

@@ -396,6 +396,8 @@ describe('a statement is replayed', () => {
     const sql = 'alter table t add a int'
     const about = (...objects: CommandInput['objects']) => replay(commandOf('ALTER TABLE', sql, { objects }))
     expect(await about(name('pg_temp.t', 'table'))).toMatchObject({ kind: 'skip' })
+    expect(await about(name('"a b" on pg_temp.t', 'trigger'))).toMatchObject({ kind: 'skip' })
+    expect(await about(name('"a on pg_temp.t" on public.t', 'trigger'))).toEqual({ kind: 'run', text: sql })
     expect(await about(name('walback.t', 'table'))).toMatchObject({ kind: 'skip' })
     expect(await about(name('public.t', 'table', null, true))).toMatchObject({ kind: 'skip' })
     expect(await about(name('public.t', 'table'), name('pg_temp.t', 'table'))).toEqual({ kind: 'run', text: sql })

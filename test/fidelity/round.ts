@@ -46,10 +46,14 @@ export async function archiveCases(subject: Subject, cases: readonly Case[]): Pr
   subject.moments.push({ ...latest, target: { kind: 'latest' } })
 }
 
-/** Archives the cases, and restores them to both moments. */
-export async function round(subject: Subject, cases: readonly Case[]): Promise<RestoreReport[]> {
+/** Archives the cases, and restores them to both moments. Flags are the fingerprint's. */
+export async function round(
+  subject: Subject,
+  cases: readonly Case[],
+  flags: readonly string[] = [],
+): Promise<RestoreReport[]> {
   await archiveCases(subject, cases)
-  if (isLong) return subject.compare({ sizes: [undefined, 1, 2000] })
+  if (isLong) return subject.compare({ flags, sizes: [undefined, 1, 2000] })
   // One with all the memory, so that changes are merged into the base's rows; one with next to none, so that they are
   // applied to rows that were loaded.
   const [moment, latest] = subject.moments.splice(0) as [Moment, Moment]
@@ -59,7 +63,7 @@ export async function round(subject: Subject, cases: readonly Case[]): Promise<R
     [latest, 2000],
   ] as const) {
     subject.moments.splice(0, 1, at)
-    reports.push(...(await subject.compare({ sizes: [size] })))
+    reports.push(...(await subject.compare({ flags, sizes: [size] })))
   }
   return reports
 }

@@ -198,7 +198,8 @@ describe('an archive with changes of the schema', () => {
   })
   const run = async (...args: string[]) => {
     const { exit, stdout, stderr } = await here(args, { cwd: place.path })
-    if (exit !== 0) throw new Error(`walback ${args.join(' ')} ended with ${exit}: ${stderr}`)
+    // A backup that finds a change of the schema that is not fully in the stream is done with a warning.
+    if (exit !== 0 && exit !== 3) throw new Error(`walback ${args.join(' ')} ended with ${exit}: ${stderr}`)
     return { stdout, stderr }
   }
 

@@ -76,6 +76,8 @@ export class Subject implements AsyncDisposable {
       readonly on?: EmbeddedServer
       readonly flags?: readonly string[]
       readonly sizes?: readonly (number | undefined)[]
+      /** Which differences (test/support/fingerprint.ts) are none. */
+      readonly isAllowed?: (difference: string) => boolean
     } = {},
   ): Promise<RestoreReport[]> {
     const server = options.on ?? this.server
@@ -83,7 +85,10 @@ export class Subject implements AsyncDisposable {
     for (const moment of this.moments) {
       for (const memory_bytes of options.sizes ?? [undefined, 2000]) {
         const { report, found } = await this.restoreTo(moment.target, server, memory_bytes, async (url) => ({
-          differences: differences(moment.golden, await fingerprint(url), [...ourObjects, ...(options.flags ?? [])]),
+          differences: differences(moment.golden, await fingerprint(url), [
+            ...ourObjects,
+            ...(options.flags ?? []),
+          ]).filter((difference) => !options.isAllowed?.(difference)),
           also: await this.answers(url),
         }))
         reports.push(report)
