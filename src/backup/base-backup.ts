@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type pg from 'pg'
 import { throwIfAborted } from '../base/abort.ts'
-import { codeOf, WalbackError } from '../base/errors.ts'
+import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
 import { forEachParallel } from '../base/parallel.ts'
 import { version as walbackVersion } from '../base/version.ts'
 import { compressBlock } from '../codec/block.ts'
@@ -296,7 +296,9 @@ async function storeTables(
             report()
           },
         },
-      )
+      ).catch((error: unknown) => {
+        throw codeOf(error) === '54000' ? tooLarge(table, error) : error
+      })
       rows += result.rows
       done++
       const parts = stored.get(table.oid) ?? []
@@ -324,6 +326,13 @@ async function storeTables(
   })
   return { tables, raw_bytes }
 }
+
+/** COPY builds a line in one piece of memory, which PostgreSQL bounds. */
+const tooLarge = (table: Table, cause: unknown): WalbackError =>
+  new WalbackError('database', `table ${table.schema}.${table.name} cannot be read: ${messageOf(cause)}`, {
+    cause,
+    hint: 'it has a row that takes 1 GiB or more as text (a byte of bytea takes two); COPY, and pg_dump, cannot write it',
+  })
 
 async function storeLargeObjects(
   conninfo: Conninfo,

@@ -1,6 +1,5 @@
 import type pg from 'pg'
 import { codeOf, WalbackError } from '../base/errors.ts'
-import { qualified } from '../model/identifier.ts'
 import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { publishableTablesSql, tablesWithoutIdentitySql } from '../postgres/identity-sql.ts'
@@ -55,8 +54,7 @@ export function publishing(
             if (!(error instanceof WalbackError) || codeOf(error.cause) !== '42P01') throw error
           }
         }
-        if (added.length > 0 || left.length > 0)
-          options.onPublished({ added: added.map(qualified), left: left.map(qualified) })
+        if (added.length > 0 || left.length > 0) options.onPublished({ added: added.map(named), left: left.map(named) })
       } finally {
         await client.end().catch(() => undefined)
       }
@@ -83,7 +81,7 @@ async function planPublishing(client: pg.Client, timeline: Timeline): Promise<Pu
   const left: Table[] = []
   for (const { schema, name, owned, published } of tables) {
     const table = { schema, name }
-    const title = qualified(table)
+    const title = named(table)
     const lacks = bareOf(table)
     const isMended = mends && lacks?.full === true
     if (isMended && owned) steps.push({ title: `replica identity of ${title}`, sql: setIdentityFullSql(table) })
@@ -95,6 +93,8 @@ async function planPublishing(client: pg.Client, timeline: Timeline): Promise<Pu
   }
   return { steps, left }
 }
+
+const named = ({ schema, name }: Table): string => `${schema}.${name}`
 
 const publishedSql = `
   SELECT t.schema, t.name, t.owned, EXISTS (

@@ -13,6 +13,9 @@ import type pg from 'pg'
  * Only what everybody may read is in it, so that it is the same for every role; so the options of user mappings are
  * not. Nor does it depend on settings of the session: values are hashed as they are, and not as text, but for those
  * whose text is fixed. Other versions of the server, and of this file (`kind`), have other stamps.
+ *
+ * It reads `kind-definitions-triggers`. The last part is of the rows of our event triggers: it is another one whenever
+ * somebody has disabled, enabled or replaced them, and what happened meanwhile may not be told.
  */
 const kind = '1'
 
@@ -236,7 +239,9 @@ export async function catalogStampSql(client: pg.Client): Promise<string> {
         ELSE c.oid::bigint END AS key
       FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
       WHERE c.relnamespace NOT IN (SELECT oid FROM hidden) AND (c.relkind <> 'i' OR i.indisvalid))
-    SELECT '${kind}-' || pg_catalog.md5(pg_catalog.string_agg(part, ' ' ORDER BY place)) FROM (
+    SELECT '${kind}-' || pg_catalog.md5(pg_catalog.string_agg(part, ' ' ORDER BY place)) || '-' || (
+      SELECT pg_catalog.left(pg_catalog.md5(coalesce(pg_catalog.string_agg(e.evtname || e.evtenabled::text || e.xmin::text, ' ' ORDER BY e.evtname), '')), 8)
+      FROM pg_catalog.pg_event_trigger e WHERE ${isOurs('e.evtname')}) FROM (
       ${parts.map((part, place) => `SELECT ${place} AS place, (${part}) AS part`).join('\n      UNION ALL ')}) p`
 }
 

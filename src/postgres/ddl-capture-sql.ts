@@ -302,6 +302,8 @@ END
 $walback$;`
 
 const triggers = `
+  -- Of version 0.1 before it followed the schema.
+DROP EVENT TRIGGER IF EXISTS walback_replica_identity;
 DROP EVENT TRIGGER IF EXISTS walback_1_who;
 DROP EVENT TRIGGER IF EXISTS walback_2_command;
 DROP EVENT TRIGGER IF EXISTS walback_dropped;

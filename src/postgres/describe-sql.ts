@@ -19,8 +19,10 @@ import { describeTypeSql } from './describe-type-sql.ts'
  *   that its columns own, so that it can be made whole from it.
  * - NULL: it is gone, it is a session's own or of the schema walback, or it has no definition of its own (row types,
  *   array types, TOAST).
- * - It reads through indexes only, takes no lock but ACCESS SHARE, and calls no function of the user's, the output
- *   functions of base types aside, which deparsing cannot do without.
+ * - It reads through indexes only, with plans that are made once a session. It calls no function of the user's, the
+ *   output functions of base types aside, which deparsing cannot do without.
+ * - It takes no lock but ACCESS SHARE, on the tables of a view, a rule, a policy or a SQL body. What it cannot have in
+ *   half a second it does without, by an error: deadlocks are looked for after a second, and it must not be ours.
  *
  * SQL sees the catalogs as of its snapshot. In a REPEATABLE READ or SERIALIZABLE transaction that is the transaction's,
  * so what others have since done to the object may be missing; `stale` says that.
@@ -78,7 +80,8 @@ const describeEntrySql = (s: string): string => `
 CREATE OR REPLACE FUNCTION ${s}.describe(class oid, object oid) RETURNS jsonb LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = on SET standard_conforming_strings = on
 SET datestyle = 'ISO, YMD' SET intervalstyle = postgres SET timezone = 'UTC' SET extra_float_digits = 3
-SET bytea_output = hex SET xmlbinary = base64 SET xmloption = content SET lc_monetary = 'C' SET jit = off SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $walback$
+SET bytea_output = hex SET xmlbinary = base64 SET xmloption = content SET lc_monetary = 'C' SET jit = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET lock_timeout = '500ms' AS $walback$
 DECLARE
   catalog text := (SELECT c.relname FROM pg_class c WHERE c.oid = class);
   composite oid;

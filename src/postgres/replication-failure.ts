@@ -53,5 +53,13 @@ export function explainReplicationFailure(
       'the server has thrown away log that walback had not read; drop the slot with `walback uninstall`, run `walback init`, then `walback backup --full`',
     )
   }
+  // A message is built in one piece of memory, which PostgreSQL bounds.
+  if (code === '54000') {
+    return failure(
+      'database',
+      `the change stream cannot go on: ${message}`,
+      'a row was written that takes 1 GiB or more as text, and the server cannot send it; only a new slot gets past it: `walback uninstall`, `walback init`, then `walback backup --full`',
+    )
+  }
   return failure('database', `the change stream was lost: ${message}`, 'see the server log for the reason', true)
 }

@@ -46,8 +46,9 @@ interface Told {
 /**
  * Finds the changes of one timeline's schema that the stream does not explain, from its transactions, offered in the
  * order of the stream, and its bases. A change between two looks at the catalogs is explained if a transaction that
- * tells of a change of the schema is visible to the later look's snapshot and not to the earlier one's, and none of
- * those says that what it did is not known. (So a change that is told hides one that is not, between the same looks.)
+ * tells of a change of the schema is visible to the later look's snapshot and not to the earlier one's, none of those
+ * says that what it did is not known, and nobody has touched the event triggers that tell. (So a change that is told
+ * may hide one that is not, between the same looks: made with `event_triggers = off`, or of a kind that fires none.)
  */
 export class UnseenChanges {
   private readonly bases: readonly Base[]
@@ -103,6 +104,7 @@ export class UnseenChanges {
   }
 
   private isExplained(earlier: Look, later: Look): boolean {
+    if (partsOf(earlier.stamp).triggers !== partsOf(later.stamp).triggers) return false
     const [before, after] = [parseSnapshot(earlier.snapshot), parseSnapshot(later.snapshot)]
     const between = this.told
       .slice(Math.max(0, earlier.before[0] - stragglers), later.before[1])
@@ -144,8 +146,13 @@ export class UnseenChanges {
  */
 const stragglers = 1000
 
-/** Stamps of different kinds, by different versions, say nothing of each other. */
+/** A stamp is `kind-definitions-triggers`; those of different kinds, by different versions, say nothing of each other. */
+function partsOf(stamp: string | undefined): { kind?: string | undefined; definitions?: string; triggers?: string } {
+  const [kind, definitions = '', triggers = ''] = stamp?.split('-') ?? []
+  return { kind, definitions, triggers }
+}
+
 function isOther(a: string | undefined, b: string | undefined): boolean {
-  const kindOf = (stamp: string | undefined): string | undefined => stamp?.split('-')[0]
-  return a !== b && kindOf(a) === kindOf(b)
+  const [before, after] = [partsOf(a), partsOf(b)]
+  return before.kind === after.kind && before.definitions !== after.definitions
 }

@@ -97,8 +97,13 @@ const isOneKind = (a: ObjectState, b: ObjectState): boolean =>
 
 function make(script: Script, want: ObjectState, have: ObjectState | undefined, fresh: NewColumns): void {
   const maker = makers[String(want['kind'])] ?? (typeof want['definition'] === 'string' ? makers['defined'] : undefined)
-  if (maker !== undefined) maker(script, want, have, fresh)
-  else makeOther(script, states.common.parse(want), have && states.common.parse(have))
+  try {
+    if (maker !== undefined) maker(script, want, have, fresh)
+    else makeOther(script, states.common.parse(want), have && states.common.parse(have))
+  } catch (error) {
+    if (!(error instanceof z.ZodError)) throw error
+    script.cannot(`what was recorded of it cannot be read: ${z.prettifyError(error).replaceAll('\n', ' ')}`)
+  }
 }
 
 type Maker = (script: Script, want: ObjectState, have: ObjectState | undefined, fresh: NewColumns) => void

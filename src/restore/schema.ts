@@ -103,6 +103,8 @@ export async function runStatements(
       if (!canBeLeftOut(statement, error)) throw statementFailure(statement, error)
       if (!options.roles.isRefusal(statement, error))
         options.onWarning(`left out (${messageOf(error)}): ${firstLine(statement.text)}`)
+      // What comes next would go where the statement before this one said.
+      if (setsTablespace(statement)) await client.query("SET default_tablespace = ''")
     }
     options.onDone?.()
   }
@@ -125,8 +127,12 @@ const describingKinds = new Set([
   'SecLabelStmt',
 ])
 
+const setsTablespace = (statement: Statement): boolean =>
+  statement.kind === 'VariableSetStmt' && text(statement.node).includes('"name":"default_tablespace"')
+
 function canBeLeftOut(statement: Statement, error: unknown): boolean {
   const code = codeOf(error)
+  if (setsTablespace(statement)) return code === '22023'
   // Around a GRANT that another role than the owner made: it is then granted by whoever restores.
   if (statement.kind === 'VariableSetStmt' && text(statement.node).includes('"name":"session_authorization"'))
     return code === '22023' || code === '42704' || code === '42501'

@@ -38,6 +38,10 @@ describe('a configuration', () => {
     expect(config('version: 1\nsources: { app: }\n')).toMatchObject({
       sources: { app: {} },
       stream: { segment_age: 5000, segment_size: 8 << 20 },
+      schema: { on_unseen_change: 'backup' },
+    })
+    expect(config('version: 1\nschema: { on_unseen_change: alert }\n')).toMatchObject({
+      schema: { on_unseen_change: 'alert' },
     })
   })
 
@@ -60,6 +64,14 @@ describe('a configuration', () => {
       'walback.yaml:2:25: stream.segment_size: a size with its unit is needed',
     ],
     ['version: 1\nstream: { heartbeat: 2d }\n', 'walback.yaml:2:22: stream.heartbeat: out of range: from 1s to 1h'],
+    [
+      'version: 1\nschema: { on_unseen_changes: alert }\n',
+      'walback.yaml:2:11: unknown key "on_unseen_changes" in schema | did you mean on_unseen_change?',
+    ],
+    [
+      'version: 1\nschema: { on_unseen_change: no }\n',
+      'walback.yaml:2:29: schema.on_unseen_change: one of backup, alert',
+    ],
     ['version: 2\n', 'walback.yaml:1:10: version: this walback reads version 1'],
     ['repository: x\n', 'walback.yaml:1:1: version: this walback reads version 1'],
     ['', 'walback.yaml:1:1: a configuration is a map'],

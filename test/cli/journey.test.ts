@@ -201,11 +201,13 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
         },
       ],
       gaps: [],
+      uncertain: [],
       archive_end: { lsn: expect.any(String), time: expect.any(String) },
       bases: { count: 1, stored_bytes: expect.any(Number) },
       last_base: expect.objectContaining({ tables: 2, rows: 1000, timeline: '00000001' }),
       segments: { count: expect.any(Number), stored_bytes: expect.any(Number), transactions: expect.any(Number) },
       timeline: '00000001',
+      schema: { followed_by: 'triggers', unseen_since: null },
       database: {
         state: 'reachable',
         slot: {
@@ -230,7 +232,7 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
     )
     const down = await succeed(['status', '--repo', repo, '--db', 'postgres://nobody@127.0.0.1:1/app'], away)
     expect(down.stdout).toMatch(
-      /app {2}protected\n.*\n.*\n {2}slot {9}unknown: cannot connect to postgres:\/\/nobody@127\.0\.0\.1:1\/app/,
+      /app {2}protected\n.*\n.*\n {2}schema {7}changes are followed by event triggers\n {2}slot {9}unknown: cannot connect to postgres:\/\/nobody@127\.0\.0\.1:1\/app/,
     )
     const other = await succeed(['status', '--repo', repo, '--db', server.url()], away)
     expect(other.stdout).toContain('postgres on this server is not the database that the archive was made from')

@@ -202,7 +202,6 @@ const ddl: readonly Command[] = [
   onTable((t, _, name) => `create rule ${name()} as on delete to ${t.name} where false do nothing`, isPlain),
   onTable((t, random) => `alter table ${t.name} replica identity ${random.pick(['full', 'default', 'full'])}`),
   onTable((t) => `alter table ${t.name} set unlogged; alter table ${t.name} set logged`, isPlain),
-  onTable((t, _, name) => `create table ${name()} () inherits (${t.name})`, isPlain),
   onTable((t, _, name) => `create view ${name()} as select * from ${t.name}`),
   onTable((t, _, name) => `create materialized view ${name()} as select count(*) as n from ${t.name}`),
   onTable(

@@ -1,8 +1,13 @@
 /** All objects of a database as `describe` sees them, and what makes those of one database those of another. */
-import type pg from 'pg'
+import pg from 'pg'
 import { codeOf, messageOf } from '../../src/base/errors.ts'
 import type { ObjectState } from '../../src/model/ddl-message.ts'
+import { resolveConninfo } from '../../src/postgres/conninfo.ts'
+import { describeSql } from '../../src/postgres/describe-sql.ts'
+import type { EmbeddedServer } from '../../src/postgres/embedded.ts'
 import { rowSessionSql } from '../../src/postgres/row-session.ts'
+import { dumpSchema } from '../../src/postgres/schema-dump.ts'
+import { splitStatements } from '../../src/postgres/split-sql.ts'
 import { repairSql, sameState, stateDifferences } from '../../src/restore/repair.ts'
 
 export interface Described {
@@ -11,9 +16,16 @@ export interface Described {
   readonly identity: string
   readonly state: ObjectState
 }
+export type Objects = ReadonlyMap<string, Described>
 
-/** What belongs to a relation or domain is in its state too; only for some tests it counts by itself. */
+export interface Versions {
+  readonly source: number
+  readonly target: number
+}
+
+/** What belongs to a relation or domain is in its state too. */
 const parts = ['pg_trigger', 'pg_rewrite', 'pg_policy', 'pg_constraint', 'pg_attrdef', 'pg_statistic_ext']
+const isPart = (object: Described): boolean => parts.includes(object.class) || object.state['kind'] === 'index'
 
 const catalogs = [
   'pg_namespace',
@@ -43,97 +55,128 @@ const catalogs = [
   ...parts,
 ]
 
-const keyOf = ({ type, identity }: Described): string => `${type} ${identity}`
-const isPart = (object: Described): boolean => parts.includes(object.class) || object.state['kind'] === 'index'
+/** What commands name; where there is no such name, what the server calls it. */
+const keyOf = ({ class: catalog, type, identity, state }: Described): string =>
+  `${catalog} ${typeof state['target'] === 'string' ? state['target'] : `${type} ${identity}`}`
 
-/** The user's objects, by what the server calls them, those that extensions made left out. */
-export async function describeAll(client: pg.Client): Promise<Map<string, Described>> {
+/** A database of its own with the functions that describe, the connection's to close. */
+export async function openDatabase(server: EmbeddedServer, name: string, sql: readonly string[]): Promise<pg.Client> {
+  const admin = new pg.Client(server.url())
+  await admin.connect()
+  await admin.query(`create database ${name} template template0`)
+  await admin.end()
+  const client = new pg.Client(server.url(name))
+  client.on('error', () => undefined)
+  await client.connect()
+  for (const statement of sql) {
+    await client.query(statement).catch((error: Error) => {
+      throw new Error(`${error.message}\nin: ${statement}`)
+    })
+  }
+  await client.query(`create schema if not exists walback; ${describeSql}`)
+  return client
+}
+
+/** A dump's statements, in which walback's schema is not. */
+export async function dumped(client: pg.Client, server: EmbeddedServer): Promise<string[]> {
+  await client.query('begin isolation level repeatable read')
+  const { rows } = await client.query<{ snapshot: string }>('select pg_export_snapshot() as snapshot')
+  const dump = await dumpSchema(resolveConninfo(server.url(client.database), {}), {
+    snapshot: rows[0]?.snapshot ?? '',
+    serverVersion: await versionOf(client),
+    excludeSchemas: ['walback'],
+    lockTimeout_ms: 5000,
+    prefer: 'builtin',
+  })
+  await client.query('commit')
+  const statements = [...(await splitStatements(dump.preData)), ...(await splitStatements(dump.postData))]
+  return statements.map(({ text }) => text)
+}
+
+export async function versionOf(client: pg.Client): Promise<number> {
+  const { rows } = await client.query<{ v: number }>(`select current_setting('server_version_num')::int as v`)
+  return rows[0]?.v ?? 0
+}
+
+/** The user's objects, and the schema public; those that extensions made are left out, and what comes with types. */
+export async function describeAll(client: pg.Client): Promise<Objects> {
   const queries = catalogs.map(
     (catalog) => `
       SELECT '${catalog}' AS class, i.type, i.identity, d.state
       FROM pg_catalog.${catalog} t, LATERAL walback.describe('pg_catalog.${catalog}'::regclass, t.oid) d (state),
         pg_catalog.pg_identify_object('pg_catalog.${catalog}'::regclass, t.oid, 0) i
       WHERE (t.oid >= 16384 OR '${catalog}' = 'pg_namespace' AND i.identity = 'public') AND d.state IS NOT NULL
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.${catalog}'::regclass AND e.objid = t.oid AND e.deptype = 'e'
-          OR e.classid = 'pg_catalog.${catalog}'::regclass AND e.objid = t.oid AND e.deptype = 'i' AND '${catalog}' IN ('pg_proc', 'pg_cast'))`,
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.${catalog}'::regclass AND e.objid = t.oid
+          AND e.deptype IN ('e', ${['pg_proc', 'pg_cast'].includes(catalog) ? `'i'` : 'NULL'}))`,
   )
   const { rows } = await client.query<Described>(queries.join(' UNION ALL '))
-  if (process.env.NN) rows.splice(0, rows.length, ...rows.filter((r) => r.state['type'] !== 'not null'))
   return new Map(rows.map((row) => [keyOf(row), row]))
 }
 
-/** Names of objects that are not alike, each with what differs. */
-export function unlike(
-  want: ReadonlyMap<string, Described>,
-  have: ReadonlyMap<string, Described>,
-  versions: { source: number; target: number },
-): Record<string, string[]> {
+/** What differs, by object. */
+export function unlike(want: Objects, have: Objects, versions: Versions): Record<string, string[]> {
   const found: Record<string, string[]> = {}
   for (const key of new Set([...want.keys(), ...have.keys()])) {
     const lines = stateDifferences(want.get(key)?.state ?? null, have.get(key)?.state ?? null, versions)
-    if (lines.length > 0) found[key] = lines
+    if (lines.length > 0 && !isNewerName(have.get(key), versions)) found[key] = lines
   }
   return found
 }
 
+/** NOT NULL is an object from 18 on: no command of an older source names one, so nobody asks for it. */
+const isNewerName = (have: Described | undefined, { source, target }: Versions): boolean =>
+  source < 180_000 && target >= 180_000 && have?.state['type'] === 'not null'
+
 export interface Mended {
   readonly statements: string[]
   readonly unresolved: string[]
-  /** Refusals of the last round. */
+  /** What the server refused in the last round. */
   readonly refused: string[]
+  /** What differs then. */
+  readonly left: Record<string, string[]>
 }
 
-/** Repairs what differs, as often as a round changes something, since what one needs another makes. */
-export async function mend(
-  client: pg.Client,
-  want: ReadonlyMap<string, Described>,
-  versions: { source: number; target: number },
-  before?: ReadonlyMap<string, Described>,
-): Promise<Mended> {
+/** Repairs what differs, inside a transaction, as often as that changes something: what one needs, another makes. */
+export async function mend(client: pg.Client, want: Objects, versions: Versions, before?: Objects): Promise<Mended> {
   const statements: string[] = []
-  const unresolved = new Set<string>()
-  let refused: string[] = []
   await client.query(`${rowSessionSql}; SET standard_conforming_strings = on`)
-  for (let round = 0; round < 8; round++) {
+  for (let round = 1; ; round++) {
     const have = await describeAll(client)
-    const keys = [...new Set([...want.keys(), ...have.keys()])]
-    const different = keys.filter(
-      (key) =>
-        !sameState(
-          want.get(key)?.state ?? null,
-          have.get(key)?.state ?? null,
-          versions,
-          round === 0 ? before?.get(key)?.state : undefined,
-        ),
-    )
-    refused = []
-    unresolved.clear()
-    if (different.length === 0) break
-    let done = 0
-    const objects = different.flatMap((key) => want.get(key) ?? have.get(key) ?? [])
+    const [unresolved, refused]: [string[], string[]] = [[], []]
+    const done = statements.length
+    const different = [...new Set([...want.keys(), ...have.keys()])].flatMap((key) => {
+      const states = { want: want.get(key)?.state ?? null, have: have.get(key)?.state ?? null }
+      const old = round === 1 ? before?.get(key)?.state : undefined
+      const object = want.get(key) ?? have.get(key)
+      const isSame = sameState(states.want, states.have, versions, old) || isNewerName(have.get(key), versions)
+      return isSame || object === undefined ? [] : [{ object, states, old }]
+    })
     // What is part of another comes with it, or is looked at when that is right.
-    const wholes = objects.filter((object) => !isPart(object))
-    for (const object of wholes.length > 0 ? wholes : objects) {
-      const key = keyOf(object)
-      const [wanted, had] = [want.get(key)?.state ?? null, have.get(key)?.state ?? null]
-      const named = { class: object.class, type: object.type, schema: null, identity: object.identity }
-      const repair = repairSql(wanted, had, named, versions, before?.get(key)?.state)
-      for (const line of repair.unresolved) unresolved.add(line)
+    const wholes = different.filter(({ object }) => !isPart(object))
+    for (const { object, states, old } of wholes.length > 0 ? wholes : different) {
+      const repair = repairSql(states.want, states.have, { ...object, schema: null }, versions, old)
+      unresolved.push(...repair.unresolved)
       for (const sql of repair.statements) {
-        await client.query('SAVEPOINT one')
-        try {
-          await client.query(sql)
-          statements.push(sql)
-          done++
-        } catch (error) {
-          await client.query('ROLLBACK TO one')
-          if (codeOf(error) === undefined) throw error
-          refused.push(`${sql} -- ${messageOf(error)}`)
-        }
-        await client.query('RELEASE one')
+        const refusal = await attempt(client, sql)
+        if (refusal === undefined) statements.push(sql)
+        else refused.push(`${sql} -- ${refusal}`)
       }
     }
-    if (done === 0) break
+    if (statements.length === done || round === 10)
+      return { statements, unresolved, refused, left: unlike(want, have, versions) }
   }
-  return { statements, unresolved: [...unresolved], refused }
+}
+
+/** Why the server refused a statement, which is undone then; undefined if it did not. */
+async function attempt(client: pg.Client, sql: string): Promise<string | undefined> {
+  await client.query('SAVEPOINT one')
+  try {
+    await client.query(sql)
+    await client.query('RELEASE one')
+    return undefined
+  } catch (error) {
+    if (codeOf(error) === undefined) throw error
+    await client.query('ROLLBACK TO one; RELEASE one')
+    return messageOf(error)
+  }
 }

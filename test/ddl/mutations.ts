@@ -87,7 +87,9 @@ const everywhere = [
   `alter table m.t set (fillfactor = 70, toast.autovacuum_enabled = false); alter table m.ref set (autovacuum_enabled = false, parallel_workers = 3)`,
   `alter table m.apart set unlogged`,
   `alter table m.child no inherit m.t`,
-  `alter table m.apart inherit m.none`.replace('m.none', 'm.empty_parent').replace(/^/, 'create table m.empty_parent (id int not null); '),
+  `alter table m.apart inherit m.none`
+    .replace('m.none', 'm.empty_parent')
+    .replace(/^/, 'create table m.empty_parent (id int not null); '),
   // Partitions.
   `alter table m.parted attach partition m.p2 for values in (2, 3)`,
   `alter table m.parted detach partition m.p1`,
@@ -98,7 +100,10 @@ const everywhere = [
   `alter table m.parted disable trigger parted_touch`,
   // Views.
   `create or replace view m.v with (security_barrier) as select id, name, n from m.t`,
-  `drop view m.w; create view m.w as select name from m.v where id > 0 with cascaded check option`.replace('with cascaded check option', ''),
+  `drop view m.w; create view m.w as select name from m.v where id > 0 with cascaded check option`.replace(
+    'with cascaded check option',
+    '',
+  ),
   `alter view m.v set (check_option = local); alter view m.v alter column name set default 'd'; comment on view m.v is 'view'; comment on column m.v.id is 'id'`,
   `drop materialized view m.mv; create materialized view m.mv with (fillfactor = 90) as select n from m.t with no data; create unique index on m.mv (n)`,
   `alter materialized view m.mv alter column n set statistics 3; comment on materialized view m.mv is 'mv'`,
@@ -150,7 +155,10 @@ const everywhere = [
   `alter publication pub drop table m.t, m.ref; comment on publication pub is 'pub'; alter publication pub owner to bob`,
   `drop publication pub; create publication pub for all tables`,
   `alter server s version '2' options (set a '2', add z 'it''s'); alter foreign table m.far options (drop c, add d '4'); alter foreign table m.far alter column x options (set b '9'); alter user mapping for alice server s options (add p 'q')`,
-  `alter foreign data wrapper w options (add q '1'); create user mapping for public server s; create server s2 type 't' version '1' foreign data wrapper w; alter server s owner to alice`.replace('alter server s owner to alice', `comment on server s is 'server'`),
+  `alter foreign data wrapper w options (add q '1'); create user mapping for public server s; create server s2 type 't' version '1' foreign data wrapper w; alter server s owner to alice`.replace(
+    'alter server s owner to alice',
+    `comment on server s is 'server'`,
+  ),
   `alter event trigger et enable always; comment on event trigger et is 'et'; create event trigger e2 on sql_drop execute function m.et()`,
   `alter text search configuration m.ts alter mapping for word with m.d, simple; alter text search configuration m.ts drop mapping for email; alter text search dictionary m.d (stopwords = 'english')`,
   `create extension citext schema m version '1.6'; alter function m.touch() depends on extension citext; comment on extension citext is 'text'`,

@@ -11,7 +11,6 @@ import { publishing } from '../../src/capture/publish-tables.ts'
 import { SequenceWatch } from '../../src/capture/sequences.ts'
 import { requireTimeline } from '../../src/capture/session.ts'
 import { readHoldings } from '../../src/history/status.ts'
-import { parseLsn } from '../../src/model/lsn.ts'
 import type { RecoveryTarget } from '../../src/model/target.ts'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
 import { readManifests } from '../../src/repository/base.ts'
@@ -80,8 +79,11 @@ describe.each([14, 18] as const)('a change of the schema that nothing tells of, 
       `update t set v = 'c' where id = 2`,
     )
     await subject.note('before')
+    await archive.catchUp()
     await using agent = startAgent(archive)
     await agent.said(/capturing/)
+    // One that is told hides none that is not.
+    await subject.sql('alter table told add note text')
     const changed = await transaction(
       subject.client,
       `alter event trigger walback_2_command disable; create table bag (n int); insert into bag values (1), (1);
@@ -119,7 +121,6 @@ describe.each([14, 18] as const)('a change of the schema that nothing tells of, 
     await using subject = await Subject.start(server, `owner owner_${major}`)
     const url = subject.url.replace('postgres@', `owner_${major}@`)
     const owner = await open(url)
-    const writer = await open(url)
     try {
       const run = async (...statements: string[]): Promise<void> => {
         for (const statement of statements) await owner.query(statement)
@@ -139,7 +140,7 @@ describe.each([14, 18] as const)('a change of the schema that nothing tells of, 
 
       await using agent = startAgent(archive)
       await agent.said(/UNSEEN CHANGE OF THE SCHEMA/)
-      await agent.said(/published tables that were made since.*bag.*later/)
+      await agent.said(/public\.bag.*public\.later.*published tables that were made since/)
       await agent.said(/base backup done/)
       await run(
         `insert into later values (3, 'c')`,
@@ -166,7 +167,6 @@ describe.each([14, 18] as const)('a change of the schema that nothing tells of, 
       expect(found).toEqual([{ later: null, rows: 3 }])
       expect(report.warnings.filter(isCaveat)).toHaveLength(1)
     } finally {
-      await writer.end()
       await owner.end()
     }
   })
@@ -196,7 +196,7 @@ describe('without an agent and without triggers', () => {
     const cwd = archive.folder
     const flags = ['--db', url, '--repo', archive.folder, '--source', archive.source]
     expect(await here(['backup', '--full', ...flags], { cwd })).toMatchObject({ exit: 0 })
-    expect(await here(['backup', '--incremental', ...flags], { cwd })).toMatchObject({ exit: 0, stderr: '' })
+    expect(await here(['backup', '--incremental', '--quiet', ...flags], { cwd })).toMatchObject({ exit: 0, stderr: '' })
     await app.query('create table later (id int primary key)')
     for (const _ of ['once', 'and again']) {
       const captured = await here(['backup', '--incremental', '--quiet', ...flags], { cwd })
@@ -217,11 +217,11 @@ describe('without an agent and without triggers', () => {
     await subject.sql('create table theirs (id int primary key)', 'grant select on theirs to app')
     const full = await here(['backup', '--full', ...flags], { cwd })
     expect(full.exit).toBe(3)
-    expect(full.stderr).toMatch(/published, since they were made after init: "public"."later"|public\.later/)
+    expect(full.stderr).toMatch(/published, since they were made after init: public\.later/)
     expect(full.stderr).toMatch(/warning: not captured after this base.*theirs/)
     await subject.sql('drop table theirs')
     expect(await here(['backup', '--full', ...flags], { cwd })).toMatchObject({ exit: 0 })
-    expect(await here(['backup', '--incremental', ...flags], { cwd })).toMatchObject({ exit: 0, stderr: '' })
+    expect(await here(['backup', '--incremental', '--quiet', ...flags], { cwd })).toMatchObject({ exit: 0, stderr: '' })
     const mended = await here(['status', ...flags], { cwd })
     expect(mended.stdout).not.toMatch(/UNSEEN|\.\. now/)
     expect(mended.stdout).toMatch(/uncertain .*a base mended it/)
@@ -258,10 +258,7 @@ describe('without an agent and without triggers', () => {
     await waitFor(async () => ((await subject.client.query(waits)).rowCount ?? 0) > 0 || undefined, patience)
     await writer.query(`insert into later values (2, 'after'); commit`)
     await taking
-    expect(published.map((tables) => tables.map((name) => name.replaceAll('"', '')))).toEqual([
-      ['public.later'],
-      ['public.latest'],
-    ])
+    expect(published).toEqual([['public.later'], ['public.latest']])
     await writer.query(`update later set v = v || '!'; insert into latest values (2)`)
     await subject.note('later')
     await archive.catchUp()

@@ -46,6 +46,7 @@ const silent: readonly string[] = [
   `select lo_from_bytea(0, 'x')`,
   `create schema walback; create function walback.f() returns event_trigger language plpgsql as 'begin end'; comment on schema walback is 'ours'; grant usage on schema walback to stranger`,
   `create event trigger walback_x on sql_drop execute function walback.f(); create publication walback_x for all tables; comment on publication walback_x is 'walback repository x'`,
+  'alter event trigger walback_x disable; alter event trigger walback_x enable',
   'drop publication walback_x; drop event trigger walback_x; drop schema walback cascade',
   `create role another; alter role another valid until '2040-01-01'; drop role another`,
   'create index concurrently t_w on t (w); drop index t_w',
@@ -140,7 +141,9 @@ describe.each(majors)('the stamp of the catalogs on %i', (major) => {
   let server: EmbeddedServer
   let client: pg.Client
   let other: pg.Client
-  let read: () => Promise<string>
+  let readWhole: () => Promise<string>
+  /** The part that is of definitions. */
+  const read = async (): Promise<string> => (await readWhole()).split('-')[1] ?? ''
   const open = async (url: string): Promise<pg.Client> => {
     const made = new pg.Client({ connectionString: url })
     await made.connect()
@@ -152,7 +155,7 @@ describe.each(majors)('the stamp of the catalogs on %i', (major) => {
     other = await open(server.url())
     await client.query(preparation)
     const sql = await catalogStampSql(other)
-    read = async () => (await other.query<{ stamp: string }>(`SELECT (${sql}) AS stamp`)).rows[0]?.stamp ?? ''
+    readWhole = async () => (await other.query<{ stamp: string }>(`SELECT (${sql}) AS stamp`)).rows[0]?.stamp ?? ''
   })
   afterAll(async () => {
     await client?.end()
@@ -178,7 +181,7 @@ describe.each(majors)('the stamp of the catalogs on %i', (major) => {
   })
 
   it('is the same for every role, and under any settings', async () => {
-    const before = await read()
+    const before = await readWhole()
     const stranger = await open(server.url().replace('postgres@', 'stranger@'))
     try {
       await stranger.query(`set search_path = t, pg_catalog; set extra_float_digits = -5; set bytea_output = escape;
@@ -199,6 +202,19 @@ describe.each(majors)('the stamp of the catalogs on %i', (major) => {
       before = after
     }
     expect(unchanged).toEqual([])
+  })
+
+  it('tells that somebody has touched our event triggers, though they are as they were', async () => {
+    await run(`create function public.ours() returns event_trigger language plpgsql as $$ begin end $$`)
+    await run('create event trigger walback_2_command on ddl_command_end execute function public.ours()')
+    const before = await readWhole()
+    expect(before).toMatch(/^1-[0-9a-f]{32}-[0-9a-f]{8}$/)
+    await run('vacuum (full, freeze) pg_event_trigger; comment on event trigger walback_2_command is null')
+    expect(await readWhole()).toBe(before)
+    await run('alter event trigger walback_2_command disable; alter event trigger walback_2_command enable')
+    const after = await readWhole()
+    expect(after).not.toBe(before)
+    expect(after.split('-')[1]).toBe(before.split('-')[1])
   })
 
   it('is of its snapshot', async () => {

@@ -112,6 +112,13 @@ describe('a change of the schema', () => {
     ])
   })
 
+  it('is not explained where somebody has touched the triggers that tell', () => {
+    const touched = [beat(110, '10:10:', 'a-x'), ddl(120, 11), beat(130, '12:12:', 'b-y')]
+    expect(since([base(100, '10:10:', '1-a-x')], touched)).toEqual(['untold 105..130'])
+    // And is none if nothing has changed.
+    expect(since([base(100, '10:10:', '1-a-x')], [beat(110, '10:10:', 'a-x'), beat(130, '12:12:', 'a-y')])).toEqual([])
+  })
+
   it('concerns no base that has it', () => {
     const second = base(125, '12:12:', 'b')
     const entries = [beat(110, '10:10:', 'a'), ddl(112, 10, 'rows'), beat(120, '11:11:', 'a'), beat(130, '13:13:', 'b')]
