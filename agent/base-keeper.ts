@@ -105,7 +105,10 @@ export class BaseKeeper {
         onPublished: ({ added, left }) => {
           if (added.length > 0) log.info({ source, tables: added }, 'published tables that were made since')
           if (left.length > 0)
-            log.error({ source, tables: left }, 'NOT CAPTURED: tables that are not published, for they are not ours')
+            log.error(
+              { source, tables: left },
+              'NOT CAPTURED: tables that are not published, and that this role cannot publish',
+            )
         },
       }),
       signal,

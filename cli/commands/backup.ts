@@ -89,7 +89,7 @@ async function full(context: Context, jobs: number): Promise<number> {
   if (published.added.length > 0) out.say(`published, since they were made after init: ${names(published.added)}`)
   if (published.left.length > 0) {
     out.warn(
-      `not captured after this base, for they are not published and this role does not own them: ${names(published.left)} (walback check shows what to do)`,
+      `not captured after this base, since they are not published and this role cannot publish them: ${names(published.left)} (walback check shows what to do)`,
     )
   }
   const duration_ms = Math.round(performance.now() - started)

@@ -6,7 +6,7 @@ import { forEachParallel } from '../base/parallel.ts'
 import { version as walbackVersion } from '../base/version.ts'
 import { compressBlock } from '../codec/block.ts'
 import { RowHash } from '../codec/row-hash.ts'
-import type { LargeObject, Table } from '../model/catalog.ts'
+import type { LargeObject, QualifiedName, Table } from '../model/catalog.ts'
 import { qualified, quoteIdent } from '../model/identifier.ts'
 import { formatLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
@@ -40,8 +40,13 @@ export interface BaseBackupOptions {
   /** Connections that copy rows side by side. */
   readonly jobs: number
   readonly lockTimeout_ms: number
-  /** What has to be done before the snapshot, and whether nothing is left of it as the snapshot sees it; else again. */
-  readonly preparation?: { readonly run: () => Promise<void>; readonly isDone: (leader: pg.Client) => Promise<boolean> }
+  /** Publishes tables before the snapshot; says, as that sees it, whether all is done, or it has to be done again. */
+  readonly preparation?: {
+    readonly run: () => Promise<void>
+    readonly check: (
+      leader: pg.Client,
+    ) => Promise<{ readonly isDone: boolean; readonly unpublished: readonly QualifiedName[] }>
+  }
   readonly onProgress?: (progress: BaseProgress) => void
   readonly signal?: AbortSignal | undefined
 }
@@ -83,8 +88,9 @@ export async function takeBase(
         signal: options.signal,
       })
       const prefix = basePrefix(timeline.source, attempt === 1 ? id : `${id}.${attempt}`)
-      const isPrepared = (await options.preparation?.isDone(leader)) ?? true
-      const schema = isPrepared ? await readSchema(conninfo, leader, held, facts.version, options) : undefined
+      const prepared = await options.preparation?.check(leader)
+      const isReady = prepared?.isDone ?? true
+      const schema = isReady ? await readSchema(conninfo, leader, held, facts.version, options) : undefined
       if (schema === undefined) {
         await leader.query('ROLLBACK')
         if (attempt < schemaAttempts) continue
@@ -122,6 +128,7 @@ export async function takeBase(
         largeObjects,
         roles: await readRoles(leader),
         notCarried: await readNotCarried(leader),
+        ...(prepared?.unpublished.length ? { unpublished: [...prepared.unpublished] } : {}),
         raw_bytes,
         stored_bytes: store.stored_bytes,
       }

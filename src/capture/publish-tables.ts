@@ -15,8 +15,14 @@ interface Table {
 /** What there is to be published before a base, where the publication is a list of tables that somebody has to keep. */
 interface Publishing {
   readonly steps: readonly { readonly title: string; readonly sql: string; readonly publishes?: Table }[]
-  /** Tables that are not published and cannot be by this role: they are another's, or there is no place for them. */
+  /** Tables that are not published and cannot be by this role: they or the publication are another's. */
   readonly left: readonly Table[]
+}
+
+/** As a base backup takes it (backup/base-backup.ts). */
+interface Preparation {
+  readonly run: () => Promise<void>
+  readonly check: (leader: pg.Client) => Promise<{ readonly isDone: boolean; readonly unpublished: readonly Table[] }>
 }
 
 export interface PublishedTables {
@@ -33,7 +39,7 @@ export function publishing(
   conninfo: Conninfo,
   timeline: Timeline,
   options: { readonly onPublished: (tables: PublishedTables) => void; readonly signal?: AbortSignal },
-): { readonly run: () => Promise<void>; readonly isDone: (leader: pg.Client) => Promise<boolean> } {
+): Preparation {
   return {
     run: async () => {
       const { signal } = options
@@ -50,8 +56,8 @@ export function publishing(
             await runStep(client, step)
             if (step.publishes) added.push(step.publishes)
           } catch (error) {
-            // Dropped a moment ago.
-            if (!(error instanceof WalbackError) || codeOf(error.cause) !== '42P01') throw error
+            // Dropped a moment ago, alone or with its schema.
+            if (!(error instanceof WalbackError) || !['42P01', '3F000'].includes(codeOf(error.cause) ?? '')) throw error
           }
         }
         if (added.length > 0 || left.length > 0) options.onPublished({ added: added.map(named), left: left.map(named) })
@@ -59,15 +65,19 @@ export function publishing(
         await client.end().catch(() => undefined)
       }
     },
-    isDone: async (leader) =>
-      (await planPublishing(leader, timeline)).steps.every((step) => step.publishes === undefined),
+    check: async (leader) => {
+      const { steps, left } = await planPublishing(leader, timeline)
+      return { isDone: steps.every((step) => step.publishes === undefined), unpublished: left }
+    },
   }
 }
 
 /** Reads only, as the session's snapshot sees it. */
 async function planPublishing(client: pg.Client, timeline: Timeline): Promise<Publishing> {
-  const { rows: publications } = await client.query<{ name: string; all: boolean }>(
-    'SELECT pubname AS name, puballtables AS "all" FROM pg_catalog.pg_publication WHERE pubname = ANY ($1)',
+  // Those that are lists, and ours to extend.
+  const { rows: lists } = await client.query<{ name: string }>(
+    `SELECT pubname AS name FROM pg_catalog.pg_publication
+     WHERE pubname = ANY ($1) AND NOT puballtables AND pg_catalog.pg_has_role(pubowner, 'USAGE')`,
     [timeline.publications],
   )
   const { rows: tables } = await client.query<Table & { owned: boolean; published: boolean }>(publishedSql, [
@@ -87,8 +97,7 @@ async function planPublishing(client: pg.Client, timeline: Timeline): Promise<Pu
     if (isMended && owned) steps.push({ title: `replica identity of ${title}`, sql: setIdentityFullSql(table) })
     if (published) continue
     const place = lacks && !isMended ? inserts : timeline.slot
-    const publication = publications.find((one) => one.name === place && !one.all)
-    if (!owned || publication === undefined) left.push(table)
+    if (!owned || !lists.some((list) => list.name === place)) left.push(table)
     else steps.push({ title: `publication of ${title}`, sql: addToPublicationSql(place, table), publishes: table })
   }
   return { steps, left }

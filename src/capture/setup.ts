@@ -64,6 +64,7 @@ export async function planSetup(client: pg.Client, options: SetupOptions): Promi
   const slot = await readSlot(client, name)
   if (options.mustBeReady !== false) checkPrerequisites(facts, { slotExists: slot !== undefined })
   if (slot) refuseForeignSlot(slot, facts)
+  await refuseForeignSchema(client)
   const existing = await existingPublications(client, name)
   for (const { note } of existing) refuseOtherRepository(note, options)
   const bare = (await client.query<BareTable>(tablesWithoutIdentitySql)).rows
@@ -158,6 +159,17 @@ function refuseOtherRepository(note: string | null, { repositoryId, source }: Se
       hint: 'use that repository, or give this one a source of its own with --source, or run `walback uninstall` first',
     },
   )
+}
+
+/** What a user keeps in a schema of our name would be left out of everything. */
+async function refuseForeignSchema(client: pg.Client): Promise<void> {
+  const { rows } = await client.query<{ comment: string | null }>(
+    `SELECT pg_catalog.obj_description(oid, 'pg_namespace') AS comment FROM pg_catalog.pg_namespace WHERE nspname = 'walback'`,
+  )
+  if (rows.length === 0 || rows[0]?.comment?.startsWith('walback:')) return
+  throw new WalbackError('refused', 'the database has a schema walback that is not of our making', {
+    hint: 'walback keeps its event triggers in a schema of that name, and backs nothing up that is in it: rename yours (ALTER SCHEMA walback RENAME TO …)',
+  })
 }
 
 function refuseForeignSlot(slot: SlotState, facts: SourceFacts): void {

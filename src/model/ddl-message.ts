@@ -98,7 +98,7 @@ export const ddlRows = z.object({
 export const ddlFailed = z.object({
   v,
   kind: z.literal('ddl-failed'),
-  /** The event; or `describe` where only the state of an object is missing, `identity` of a replica identity. */
+  /** The event; or `describe` where only the state of an object is missing, `identity` of a replica identity, `rows`. */
   event: z.string(),
   tag: z.string(),
   sqlstate: z.string(),
@@ -106,7 +106,7 @@ export const ddlFailed = z.object({
 })
 
 /** Whether what the command did is not known. */
-export const isLost = (event: string): boolean => event !== 'describe' && event !== 'identity'
+export const isLost = (event: string): boolean => !['describe', 'identity', 'rows'].includes(event)
 
 export const ddlMessages = [ddlText, ddlDropped, ddlCommand, ddlRows, ddlFailed] as const
 export type DdlMessage = z.infer<(typeof ddlMessages)[number]>

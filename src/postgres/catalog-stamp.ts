@@ -53,6 +53,23 @@ const ofType = (catalog: string, type: string): Watched => ({
 /** The publications and event triggers that `init` makes: slotName in capture/setup.ts, ddl-capture-sql.ts. */
 const isOurs = (name: string): string => `${name} LIKE 'walback\\_%'`
 
+/** What comments on temporary objects can be about, beside relations: with the column that says whose it is. */
+const subObjects = [
+  ['pg_trigger', 'tgrelid'],
+  ['pg_rewrite', 'ev_class'],
+  ['pg_policy', 'polrelid'],
+] as const
+const schemaObjects = [
+  ['pg_constraint', 'connamespace'],
+  ['pg_type', 'typnamespace'],
+  ['pg_proc', 'pronamespace'],
+] as const
+const isOfLasting = (catalog: string, relation: string): string =>
+  `EXISTS (SELECT FROM pg_catalog.${catalog} x JOIN pg_catalog.pg_class c ON c.oid = x.${relation}
+        WHERE x.oid = t.objoid AND c.relpersistence <> 't')`
+const isInShown = (catalog: string, column: string): string =>
+  `EXISTS (SELECT FROM pg_catalog.${catalog} x WHERE x.oid = t.objoid AND x.${column} NOT IN (SELECT oid FROM hidden))`
+
 const watched: readonly Watched[] = [
   { catalog: 'pg_namespace', where: 't.oid NOT IN (SELECT oid FROM hidden)' },
   {
@@ -108,10 +125,13 @@ const watched: readonly Watched[] = [
     omit: ['objoid'],
     also: ['coalesce(s.key, t.objoid::bigint)'],
     join: `LEFT JOIN shown s ON t.classoid = 'pg_catalog.pg_class'::regclass AND s.oid = t.objoid`,
-    where: `(t.classoid <> 'pg_catalog.pg_class'::regclass OR s.oid IS NOT NULL)
-      AND NOT (t.classoid = 'pg_catalog.pg_namespace'::regclass AND t.objoid IN (SELECT oid FROM hidden))
-      AND NOT (t.classoid = 'pg_catalog.pg_publication'::regclass
-        AND t.objoid IN (SELECT p.oid FROM pg_catalog.pg_publication p WHERE ${isOurs('p.pubname')}))`,
+    where: `t.objoid < 16384 OR CASE t.classoid WHEN 'pg_catalog.pg_class'::regclass THEN s.oid IS NOT NULL
+      ${subObjects.map(([catalog, relation]) => `WHEN 'pg_catalog.${catalog}'::regclass THEN ${isOfLasting(catalog, relation)}`).join(' ')}
+      ${schemaObjects.map(([catalog, column]) => `WHEN 'pg_catalog.${catalog}'::regclass THEN ${isInShown(catalog, column)}`).join(' ')}
+      WHEN 'pg_catalog.pg_namespace'::regclass THEN t.objoid NOT IN (SELECT oid FROM hidden)
+      WHEN 'pg_catalog.pg_publication'::regclass
+        THEN t.objoid NOT IN (SELECT p.oid FROM pg_catalog.pg_publication p WHERE ${isOurs('p.pubname')})
+      ELSE true END`,
   },
   { catalog: 'pg_seclabel' },
   ofRelation('pg_attrdef', 'adrelid'),

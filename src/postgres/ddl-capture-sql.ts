@@ -6,6 +6,8 @@
  * - They need no right of whoever runs the DDL: event trigger functions are not checked for EXECUTE, and the one that
  *   runs as the user calls nothing of ours. It leaves what only it can see (the search_path and settings that the
  *   definer's functions have others of) in a setting for the next.
+ * - They wait for nobody. The definition of a view locks what it reads, which another session may hold: then that object
+ *   is not described, after the 20 ms of a lock_timeout, and long before there could be a deadlock.
  * - Every message is followed by an empty one: the server orders a message by where it ends and a row by where it
  *   begins, so that without it a row outside of our subtransaction would come before the message that it follows.
  */
@@ -47,8 +49,9 @@ const isLasting = (d: string): string =>
       AND NOT (${d}.object_type IS NOT DISTINCT FROM 'schema' AND ${d}.object_identity IS NOT DISTINCT FROM 'walback') AND NOT ${isOnTemporary(`${d}.object_identity`)}`
 
 const definer = `SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET datestyle = ISO SET intervalstyle = postgres SET timezone = UTC
-SET extra_float_digits = 3 SET bytea_output = hex SET lc_monetary = 'C' SET xmloption = content SET row_security = off SET lc_messages = 'C'`
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET escape_string_warning = off SET backslash_quote = safe_encoding
+SET quote_all_identifiers = off SET transform_null_equals = off SET array_nulls = on SET xmlbinary = base64 SET datestyle = ISO SET intervalstyle = postgres SET timezone = UTC
+SET extra_float_digits = 3 SET bytea_output = hex SET lc_monetary = 'C' SET xmloption = content SET row_security = off SET lock_timeout = '20ms' SET lc_messages = 'C'`
 
 const sayFunction = `
 CREATE OR REPLACE FUNCTION walback.say(content jsonb) RETURNS void LANGUAGE plpgsql AS $walback$
@@ -98,6 +101,17 @@ DECLARE
   gone jsonb;
 BEGIN
   IF current_setting('walback.quiet', true) = 'on' THEN RETURN; END IF;
+  -- Constraints and columns name the table that may have lost its key; an index does not.
+  PERFORM set_config('walback.lost', concat_ws(' ', nullif(current_setting('walback.lost', true), ''), string_agg(l.relid::text, ' ')), true)
+    FROM (
+      SELECT c.oid AS relid FROM pg_event_trigger_dropped_objects() d JOIN pg_namespace n ON n.nspname = d.address_names[1]
+        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = d.address_names[2]
+        WHERE d.object_type IN ('table constraint', 'table column') AND c.relkind = 'r'
+      UNION
+      SELECT c.oid FROM pg_class c WHERE c.relkind = 'r' AND c.relreplident = 'i'
+        AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)
+        AND EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE d.object_type = 'index')
+    ) l HAVING count(*) > 0;
   SELECT jsonb_agg(jsonb_build_object('class', d.classid::regclass::text, 'oid', d.objid::bigint, 'sub', d.objsubid,
       'type', d.object_type, 'schema', d.schema_name, 'name', d.object_name, 'identity', d.object_identity,
       'address', jsonb_build_object('type', d.object_type, 'names', d.address_names, 'args', d.address_args),
@@ -262,7 +276,7 @@ BEGIN
   -- Nothing was done (IF EXISTS, IF NOT EXISTS), or to temporary things only. What DROP OWNED takes away besides objects is told nowhere.
   IF lasting = 0 AND NOT is_dropping AND tg_tag <> 'DROP OWNED' THEN RETURN; END IF;
   BEGIN
-    PERFORM walback.keep_identities(tg_tag);
+    PERFORM walback.keep_identities();
   EXCEPTION WHEN OTHERS THEN
     PERFORM walback.say_failed('identity', tg_tag, SQLSTATE, SQLERRM);
     RAISE WARNING 'walback could not set a replica identity: %', SQLERRM;
@@ -294,7 +308,12 @@ BEGIN
     'role', coalesce(who->>'role', current_user), 'session', session_user, 'settings', coalesce(who->'settings', '{}'),
     'time', now(), 'objects', objects, 'rewritten', rewrites, 'unknownRows', unknown));
   FOR r IN SELECT relation FROM unnest(resend) relation LOOP
-    PERFORM walback.say_rows(r.relation);
+    BEGIN
+      PERFORM walback.say_rows(r.relation);
+    EXCEPTION WHEN query_canceled OR OTHERS THEN
+      -- A statement_timeout that expires here is ours to bear, not the user's.
+      PERFORM walback.say_failed('rows', tg_tag, SQLSTATE, format('%s: %s', r.relation::regclass, SQLERRM));
+    END;
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
   PERFORM walback.say_failed('ddl_command_end', tg_tag, SQLSTATE, SQLERRM);

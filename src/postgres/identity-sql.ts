@@ -37,26 +37,29 @@ export const publishableTablesSql = `
   ORDER BY 1, 2`
 
 /**
- * Called at the end of every command that made or changed something: what it touched, and the leaves of a partitioned
- * table, get the identity that they need, in the transaction that made them so. A dropped index names no table, so
- * after those every table whose identity was an index is looked at. Where the publication is a list of tables, new ones
- * are added to it. `skip`: tables get no identity that the user did not give them; their inserts alone are published.
+ * Called at the end of every command that made or changed something: what it touched, the leaves of a partitioned table
+ * and the children of what it altered, and the tables that lost a key to what it dropped (noted in `walback.lost` by
+ * note_dropped) get the identity that they need, in the transaction that made them so. Where the publication is a list
+ * of tables, new ones are added to it. `skip`: tables get no identity that the user did not give them; their inserts
+ * alone are published.
+ *
+ * Only tables that this command has locked itself are altered: pg_partition_tree and the like would wait for others.
  */
 export const keepIdentitiesSql = (identity: 'full' | 'skip'): string => `
-CREATE OR REPLACE FUNCTION walback.keep_identities(tag text) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $walback$
+CREATE OR REPLACE FUNCTION walback.keep_identities() RETURNS void LANGUAGE plpgsql AS $walback$
 DECLARE
+  lost oid[] := string_to_array(nullif(current_setting('walback.lost', true), ''), ' ')::oid[];
   touched oid[];
   r record;
 BEGIN
-  IF tag !~ '^(CREATE|ALTER|DROP|IMPORT|SELECT INTO)' OR tag ~ '(FUNCTION|PROCEDURE|VIEW|TRIGGER|COMMENT|POLICY|SEQUENCE|OPERATOR.*|AGGREGATE|PRIVILEGES|RULE|PUBLICATION|STATISTICS)$' THEN
-    -- DROP FUNCTION CASCADE may take an index with it.
-    IF tag <> 'DROP FUNCTION' THEN RETURN; END IF;
-  END IF;
-  SELECT array_agg(t.oid) INTO touched FROM (
-    SELECT d.objid AS oid FROM pg_event_trigger_ddl_commands() d WHERE d.classid = 'pg_class'::regclass
-    UNION SELECT l.relid FROM pg_event_trigger_ddl_commands() d, pg_partition_tree(d.objid) l WHERE d.classid = 'pg_class'::regclass
-    UNION SELECT c.oid FROM pg_class c WHERE tag LIKE 'DROP %' AND c.relkind = 'r' AND c.relreplident IN ('i', 'd')) t;
+  IF lost IS NOT NULL THEN PERFORM set_config('walback.lost', '', true); END IF;
+  WITH RECURSIVE tree (relid) AS (
+    SELECT d.objid FROM pg_event_trigger_ddl_commands() d
+      WHERE d.classid = 'pg_class'::regclass AND d.command_tag ~ '^(CREATE|ALTER|IMPORT|SELECT)' AND d.object_type IN ('table', 'table column')
+    UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.relid
+  )
+  SELECT array_agg(relid) INTO touched FROM (SELECT relid FROM tree UNION SELECT unnest(lost)) t;
+  IF touched IS NULL THEN RETURN; END IF;
   PERFORM set_config('walback.quiet', 'on', true);
   FOR r IN
     SELECT c.oid::regclass AS name, c.oid, c.relreplident, ${needsFull} AS needs_full, ${hasVirtual} AS has_virtual
@@ -77,8 +80,7 @@ END
 $walback$;
   -- Sees to it that a table is in the publications that are lists, and that one whose updates cannot be published is in
   -- those of inserts alone; for its sake a publication of all tables becomes a list.
-CREATE OR REPLACE FUNCTION walback.publish(relation oid, inserts_only boolean) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $walback$
+CREATE OR REPLACE FUNCTION walback.publish(relation oid, inserts_only boolean) RETURNS void LANGUAGE plpgsql AS $walback$
 DECLARE
   p record;
   tables text;

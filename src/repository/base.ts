@@ -59,6 +59,8 @@ const manifestShape = z.object({
   roles: z.array(roleShape),
   /** What neither the stream nor a restore carries, or a target must have; undefined in bases of walback 0.1. */
   notCarried: notCarriedShape.optional(),
+  /** Tables that were not published, so that the stream has none of their changes. */
+  unpublished: z.array(z.object({ schema: z.string(), name: z.string() })).optional(),
   raw_bytes: z.number(),
   stored_bytes: z.number(),
 })

@@ -106,6 +106,8 @@ export class TransactionCounter {
     } else if (said?.kind === 'ddl-dropped') this.dropped = said.objects.find(({ original }) => original)
     else if (said?.kind === 'ddl-failed' && isLost(said.event))
       this.command({ tag: said.tag, object: null, unsure: 'all' })
+    else if (said?.kind === 'ddl-failed' && said.event === 'rows')
+      this.command({ tag: said.tag, object: null, unsure: 'rows' })
   }
 
   /** The first hundred are named, and of the others those that are not followed exactly. */

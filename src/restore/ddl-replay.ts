@@ -272,6 +272,7 @@ export class DdlReplay {
 
   private tellFailed({ event, tag, message }: Extract<DdlMessage, { kind: 'ddl-failed' }>): void {
     if (isLost(event)) this.hooks.warn(`not followed: ${tag} (${message})`)
+    else if (event === 'rows') this.hooks.warn(`values that ${tag} computed were computed anew (${message})`)
     else if (event === 'describe') this.hooks.warn(`not compared with the source: what ${tag} made (${message})`)
   }
 

@@ -19,6 +19,7 @@ export function notRestored(base: BaseManifest, timeline: Timeline, unsure: read
     ...unsureLines(unsure.filter(({ xid }) => !isVisible(fullXid(BigInt(xid)), snapshot))),
     ...schemaLines(base, timeline),
     ...unlessNone(notCarried?.unlogged.map(named), (names) => `changes since the base of unlogged tables: ${names}`),
+    ...unlessNone(base.unpublished?.map(named), (names) => `changes since the base of tables not published: ${names}`),
     ...(base.largeObjects.objects.length > 0 ? ['changes of large objects since the base'] : []),
     ...unlessNone(notCarried?.subscriptions, (names) => `subscriptions: ${names}`),
     ...unlessNone(

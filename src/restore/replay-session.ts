@@ -25,6 +25,7 @@ export class ReplaySession {
   /** As server_version_num. */
   serverVersion = 0
   private isInTransaction = false
+  private readonly defaults: Record<string, string | undefined> = {}
 
   constructor(client: pg.Client) {
     this.client = client
@@ -84,7 +85,7 @@ export class ReplaySession {
       if (role !== undefined) await this.client.query(`SET LOCAL ROLE ${quoteIdent(role)}`)
       await this.client.query(sql)
       if (role !== undefined) await this.client.query('SET LOCAL ROLE NONE')
-      await this.set(rowSettings)
+      await this.set({ ...(await this.defaultsOf(Object.keys(settings))), ...rowSettings })
     })
   }
 
@@ -129,6 +130,22 @@ export class ReplaySession {
       [JSON.stringify(addresses)],
     )
     return rows.map(({ found }) => found ?? undefined)
+  }
+
+  /** What settings are without anybody's doing, in a session of this one's. */
+  private async defaultsOf(names: readonly string[]): Promise<Readonly<Record<string, string>>> {
+    const unknown = names.filter((name) => !(name in this.defaults))
+    if (unknown.length > 0) {
+      const { rows } = await this.client.query<{ name: string; value: string }>(
+        'SELECT name, reset_val AS value FROM pg_catalog.pg_settings WHERE lower(name) = ANY ($1)',
+        [unknown.map((name) => name.toLowerCase())],
+      )
+      for (const name of unknown)
+        this.defaults[name] = rows.find((row) => row.name.toLowerCase() === name.toLowerCase())?.value
+    }
+    return Object.fromEntries(
+      names.flatMap((name) => (this.defaults[name] === undefined ? [] : [[name, this.defaults[name]]])),
+    )
   }
 
   /** Settings that this server does not know, or does not take, are left as they are. */

@@ -220,7 +220,7 @@ const ddl: readonly Command[] = [
       `alter table seed_parted attach partition ${t.name} for values from (${random.int(100, 200)}) to (300)`,
     isPlain,
   ),
-  onTable((t) => `truncate ${t.name} restart identity cascade`),
+  onTable((t) => `truncate ${t.name} cascade`),
   (things, random, name) =>
     things.indexes.length > 0 ? `alter index ${random.pick(things.indexes)} rename to ${name()}` : undefined,
   (things, random) => (things.indexes.length > 0 ? `drop index ${random.pick(things.indexes)}` : undefined),
@@ -235,7 +235,7 @@ const ddl: readonly Command[] = [
     `create sequence ${name()} increment ${random.int(1, 5)} minvalue 1 maxvalue 100000 cache ${random.int(1, 3)}`,
   (things, random) =>
     things.sequences.length > 0
-      ? `alter sequence ${random.pick(things.sequences)} maxvalue ${random.int(100_000, 200_000)} cycle`
+      ? `alter sequence ${random.pick(things.sequences)} maxvalue ${random.int(100_000, 200_000)}`
       : undefined,
   (_, __, name) => `create type ${name()} as enum ('a', 'b')`,
   (_, __, name) => `create type ${name()} as (x int, y text)`,

@@ -132,10 +132,8 @@ describe.each(majors)('describe on PostgreSQL %i', (major) => {
     await client.query('begin')
     const before = await scans()
     await client.query('set local role alice')
-    const states = Object.values(
-      (await client.query({ text: `select ${named.rows[0].calls}`, rowMode: 'array' })).rows[0],
-    )
-    expect(states).not.toContain(null)
+    const states = await client.query<unknown[]>({ text: `select ${named.rows[0].calls}`, rowMode: 'array' })
+    expect(states.rows[0]).not.toContain(null)
     await client.query('reset role')
     expect([...(await scans())].filter(([name, count]) => count !== (before.get(name) ?? '0'))).toEqual([])
     const locks = await client.query(

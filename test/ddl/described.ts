@@ -25,7 +25,7 @@ export interface Versions {
 
 /** What belongs to a relation or domain is in its state too. */
 const parts = ['pg_trigger', 'pg_rewrite', 'pg_policy', 'pg_constraint', 'pg_attrdef', 'pg_statistic_ext']
-const isPart = (object: Described): boolean => parts.includes(object.class) || object.state['kind'] === 'index'
+export const isPart = (object: Described): boolean => parts.includes(object.class) || object.state['kind'] === 'index'
 
 const catalogs = [
   'pg_namespace',
@@ -98,19 +98,25 @@ export async function versionOf(client: pg.Client): Promise<number> {
   return rows[0]?.v ?? 0
 }
 
+/** What belongs to a relation is in its description too, so that either can be looked at without the other. */
+export type Which = 'all' | 'wholes' | 'parts'
+
 /** The user's objects, and the schema public; those that extensions made are left out, and what comes with types. */
-export async function describeAll(client: pg.Client): Promise<Objects> {
-  const queries = catalogs.map(
-    (catalog) => `
+export async function describeAll(client: pg.Client, which: Which = 'all'): Promise<Objects> {
+  const queries = catalogs
+    .filter((catalog) => which === 'all' || catalog === 'pg_class' || (which === 'parts') === parts.includes(catalog))
+    .map(
+      (catalog) => `
       SELECT '${catalog}' AS class, i.type, i.identity, d.state
       FROM pg_catalog.${catalog} t, LATERAL walback.describe('pg_catalog.${catalog}'::regclass, t.oid) d (state),
         pg_catalog.pg_identify_object('pg_catalog.${catalog}'::regclass, t.oid, 0) i
       WHERE (t.oid >= 16384 OR '${catalog}' = 'pg_namespace' AND i.identity = 'public') AND d.state IS NOT NULL
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.${catalog}'::regclass AND e.objid = t.oid
           AND e.deptype IN ('e', ${['pg_proc', 'pg_cast'].includes(catalog) ? `'i'` : 'NULL'}))`,
-  )
+    )
   const { rows } = await client.query<Described>(queries.join(' UNION ALL '))
-  return new Map(rows.map((row) => [keyOf(row), row]))
+  const asked = rows.filter((row) => which === 'all' || isPart(row) === (which === 'parts'))
+  return new Map(asked.map((row) => [keyOf(row), row]))
 }
 
 /** What differs, by object. */
@@ -137,24 +143,28 @@ export interface Mended {
 }
 
 /** Repairs what differs, inside a transaction, as often as that changes something: what one needs, another makes. */
-export async function mend(client: pg.Client, want: Objects, versions: Versions, before?: Objects): Promise<Mended> {
+export async function mend(
+  client: pg.Client,
+  want: Objects,
+  versions: Versions,
+  which: Which = 'all',
+): Promise<Mended> {
   const statements: string[] = []
   await client.query(`${rowSessionSql}; SET standard_conforming_strings = on`)
   for (let round = 1; ; round++) {
-    const have = await describeAll(client)
+    const have = await describeAll(client, which)
     const [unresolved, refused]: [string[], string[]] = [[], []]
     const done = statements.length
     const different = [...new Set([...want.keys(), ...have.keys()])].flatMap((key) => {
       const states = { want: want.get(key)?.state ?? null, have: have.get(key)?.state ?? null }
-      const old = round === 1 ? before?.get(key)?.state : undefined
       const object = want.get(key) ?? have.get(key)
-      const isSame = sameState(states.want, states.have, versions, old) || isNewerName(have.get(key), versions)
-      return isSame || object === undefined ? [] : [{ object, states, old }]
+      const isSame = sameState(states.want, states.have, versions) || isNewerName(have.get(key), versions)
+      return isSame || object === undefined ? [] : [{ object, states }]
     })
     // What is part of another comes with it, or is looked at when that is right.
     const wholes = different.filter(({ object }) => !isPart(object))
-    for (const { object, states, old } of wholes.length > 0 ? wholes : different) {
-      const repair = repairSql(states.want, states.have, { ...object, schema: null }, versions, old)
+    for (const { object, states } of wholes.length > 0 ? wholes : different) {
+      const repair = repairSql(states.want, states.have, { ...object, schema: null }, versions)
       unresolved.push(...repair.unresolved)
       for (const sql of repair.statements) {
         const refusal = await attempt(client, sql)

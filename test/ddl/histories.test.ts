@@ -49,7 +49,9 @@ describe.each([18, 14] as const)('random histories of schema and rows on %i', (m
         console.log(seed, history.counts, subject.moments.length, `\n${history.script.join(';\n')}`)
       expect(history.counts.ddl).toBeGreaterThan(steps / 5)
       const reports = await subject.compare({ sizes: [undefined], isAllowed: saysTheDefault })
-      expect(reports.flatMap(({ warnings }) => warnings)).toEqual([])
+      // An object that another session has locked is not described, so as not to wait for it.
+      const isLocked = (warning: string): boolean => /^not compared with the source: .*lock timeout/.test(warning)
+      expect(reports.flatMap(({ warnings }) => warnings).filter((warning) => !isLocked(warning))).toEqual([])
     }
   })
 })

@@ -167,7 +167,8 @@ const everywhere = [
 
 const since = {
   15: [
-    `alter publication pub set table m.t (id, name) where (id > 5), tables in schema "M 2"`,
+    `alter publication pub set table m.t (id, name) where (id > 5), m.ref`,
+    `alter publication pub set table m.ref where (id > 5), tables in schema "M 2"`,
     `alter view m.v set (security_invoker = true); create table m.nulls (a int unique nulls not distinct)`,
     `create table m.fk (a int, b int, foreign key (a) references m.t on delete set null (a))`,
   ],
@@ -185,4 +186,24 @@ const since = {
 export const mutations = (major: number): readonly string[] => [
   ...everywhere,
   ...Object.entries(since).flatMap(([version, list]) => (major >= Number(version) ? list : [])),
+]
+
+/** Changes of what belongs to a relation or domain, which can be made knowing that alone. */
+export const changesOfParts: readonly string[] = [
+  'alter table m.t disable trigger touch',
+  `drop trigger touch on m.t; create trigger touch after insert on m.t for each row execute function m.touch('b'); comment on trigger touch on m.t is 'c'`,
+  'drop trigger touch on m.t',
+  'create trigger another before insert on m.ref execute function m.touch()',
+  `create or replace rule nothing as on delete to m.t do instead select 1; alter table m.t enable always rule nothing; comment on rule nothing on m.t is 'r'`,
+  'drop rule nothing on m.t',
+  'alter policy mine on m.t to alice',
+  `drop policy mine on m.t; create policy other on m.t for insert with check (n > 0); comment on policy other on m.t is 'p'`,
+  `alter table m.t drop constraint n_small; alter table m.t add constraint n_small check (n < 9) not valid; comment on constraint n_small on m.t is 'c'`,
+  'alter table m.ref drop constraint ref_t_fkey',
+  'alter table m.ref add constraint more check (id > 0)',
+  'alter domain m.positive drop constraint positive_check; alter domain m.positive add constraint less check (value < 5)',
+  `alter table m.t alter column at set default '2020-01-01 00:00+00', alter column name drop default; alter table m.ref alter column v set default 'v'`,
+  `drop statistics m.t_stats; create statistics m.more on id, name from m.t; comment on statistics m.more is 's'`,
+  `drop index m.t_n; create index t_n on m.t (n, name); create index on m.ref (v); comment on index m.t_n is 'i'; alter index m.t_lower set (fillfactor = 40)`,
+  'alter table m.apart add primary key (id); alter table m.apart drop constraint apart_pkey; alter table m.t drop constraint t_name_key',
 ]

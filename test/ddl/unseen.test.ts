@@ -219,6 +219,10 @@ describe('without an agent and without triggers', () => {
     expect(full.exit).toBe(3)
     expect(full.stderr).toMatch(/published, since they were made after init: public\.later/)
     expect(full.stderr).toMatch(/warning: not captured after this base.*theirs/)
+    await archive.catchUp()
+    expect((await archive.plan({ kind: 'latest' })).notRestored).toContain(
+      'changes since the base of tables not published: public.theirs',
+    )
     await subject.sql('drop table theirs')
     expect(await here(['backup', '--full', ...flags], { cwd })).toMatchObject({ exit: 0 })
     expect(await here(['backup', '--incremental', '--quiet', ...flags], { cwd })).toMatchObject({ exit: 0, stderr: '' })
@@ -251,7 +255,7 @@ describe('without an agent and without triggers', () => {
           // Made too late to be published, and before the snapshot.
           if (++runs === 1) await app.query(`create table latest (id int primary key); insert into latest values (1)`)
         },
-        isDone: preparation.isDone,
+        check: preparation.check,
       },
     })
     const waits = `select from pg_locks where not granted and relation = 'later'::regclass`

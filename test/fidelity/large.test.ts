@@ -29,6 +29,7 @@ describe.each(isLong ? majors : majors.slice(-1))('large values on %i', (major) 
         ],
       },
     ])
+    if (!isLong) subject.moments.shift()
     // With so little memory it is merged at first, and then applied change by change.
     await subject.compare({ sizes: [2000] })
   })
