@@ -19,6 +19,7 @@ import {
   StatementCursor,
 } from '../postgres/ddl-statement.ts'
 import { LineEncoder } from './copy-text.ts'
+import { withoutUnprovenChecks } from './deferred-checks.ts'
 import { repairSql, sameState } from './repair.ts'
 import { type Found, isStatementError, type ReplaySession } from './replay-session.ts'
 import { copyInSql } from './rows.ts'
@@ -182,7 +183,7 @@ export class DdlReplay {
         unresolved.push(...repair.unresolved)
         for (const sql of repair.statements) {
           try {
-            await this.session.run(sql)
+            await this.runRepair(sql, found)
           } catch (error) {
             if (!isStatementError(error)) throw error
             if (round === rounds) unresolved.push(`${firstLine(sql)} (${messageOf(error)})`)
@@ -199,6 +200,12 @@ export class DdlReplay {
       this.hooks.warn(`${command.tag} was not replayed exactly: ${names || 'its result'} (${details})`)
       return
     }
+  }
+
+  /** Rows that get a value are rows that are there: what is NOT VALID is not asked of them. */
+  private async runRepair(sql: string, found: Found | undefined): Promise<void> {
+    if (found === undefined || !sql.startsWith('UPDATE ')) return this.session.run(sql)
+    await this.session.attempt(() => withoutUnprovenChecks(this.session.client, found.oid, () => this.session.run(sql)))
   }
 
   /** A column that the command adds gives its rows a value; so it must be known which columns there were. */
@@ -263,11 +270,14 @@ export class DdlReplay {
         newline,
       ]),
     )
-    await quietly(this.session.client, table, async () => {
+    const { client } = this.session
+    const put = async (): Promise<void> => {
       if (message.first)
-        await this.session.client.query(`${table.isReferenced ? 'DELETE FROM' : 'TRUNCATE'} ONLY ${qualified(table)}`)
-      await copyIn(this.session.client, copyInSql(target, 'UTF8'), lines, this.hooks.signal)
-    })
+        await client.query(`${table.isReferenced ? 'DELETE FROM' : 'TRUNCATE'} ONLY ${qualified(table)}`)
+      await copyIn(client, copyInSql(target, 'UTF8'), lines, this.hooks.signal)
+    }
+    const oid = this.tables.target(message.oid) as string
+    await withoutUnprovenChecks(client, oid, () => quietly(client, table, put))
   }
 
   private tellFailed({ event, tag, message }: Extract<DdlMessage, { kind: 'ddl-failed' }>): void {

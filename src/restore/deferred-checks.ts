@@ -61,3 +61,28 @@ export async function putBackChecks(
     }
   }
 }
+
+/**
+ * Puts rows into a table as they are while the table has no CHECK that is NOT VALID, since that says nothing of the rows
+ * that are there. What a table has from its parent stays.
+ */
+export async function withoutUnprovenChecks(
+  client: pg.Client,
+  table: string,
+  work: () => Promise<void>,
+): Promise<void> {
+  const { rows } = await client.query<DeferredCheck>(
+    `SELECT k.conrelid::pg_catalog.regclass::text AS "table", k.conname AS name, pg_catalog.pg_get_constraintdef(k.oid) AS definition,
+       pg_catalog.obj_description(k.oid, 'pg_constraint') AS comment
+     FROM pg_catalog.pg_constraint k WHERE k.conrelid = $1 AND k.contype = 'c' AND NOT k.convalidated AND k.coninhcount = 0 ORDER BY k.oid`,
+    [table],
+  )
+  for (const { table: name, name: check } of rows)
+    await client.query(`ALTER TABLE ${name} DROP CONSTRAINT ${quoteIdent(check)}`)
+  await work()
+  for (const { table: name, name: check, definition, comment } of rows) {
+    await client.query(`ALTER TABLE ${name} ADD CONSTRAINT ${quoteIdent(check)} ${definition}`)
+    if (comment !== null)
+      await client.query(`COMMENT ON CONSTRAINT ${quoteIdent(check)} ON ${name} IS ${quoteLiteral(comment)}`)
+  }
+}

@@ -83,7 +83,10 @@ export async function setSequences(
       position = edge
       isCalled = true
     }
-    if (isCalled && !sequence.cycles) position += margin(position, increment, sequence, isBounded && !known?.wasSetBack)
+    // Of one that was made since the base and never sampled nothing is known but that.
+    const isKnown = known !== undefined && isBounded && !known.wasSetBack
+    isCalled ||= known === undefined && !sequence.cycles
+    if (isCalled && !sequence.cycles) position += margin(position, increment, sequence, isKnown)
     await client.query(
       `SELECT pg_catalog.setval(${quoteLiteral(qualified(sequence))}::pg_catalog.regclass, ${position}, ${isCalled})`,
     )

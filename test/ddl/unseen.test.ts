@@ -284,7 +284,7 @@ describe('without an agent and without triggers', () => {
     await app.end()
   })
 
-  it('an agent that was away finds what it missed, and what nobody mended', async () => {
+  it('an agent that was away finds what it missed, and takes no second base so soon after the first', async () => {
     const { subject, archive, app } = await start()
     await using _ = subject
     await archive.base()
@@ -295,6 +295,9 @@ describe('without an agent and without triggers', () => {
     await using agent = startAgent(archive)
     await agent.said(/UNSEEN CHANGE OF THE SCHEMA.*a base backup follows/)
     await agent.said(/base backup done/)
+    await app.query('create view w as select 2 as two')
+    await agent.said(/another base backup is needed, so soon after the last; it is put off/)
+    expect(await spans(archive)).toEqual(['mended', 'open'])
     await agent[Symbol.asyncDispose]()
     expect(await readManifests(archive.repository, archive.source)).toHaveLength(2)
     await app.end()
