@@ -556,7 +556,7 @@ const noteworthy = [
   'CREATE TABLE keyless (line text)',
   'CREATE TABLE nothing (id int PRIMARY KEY)',
   'ALTER TABLE nothing REPLICA IDENTITY NOTHING',
-  'CREATE SCHEMA walback',
+  `CREATE SCHEMA walback; COMMENT ON SCHEMA walback IS 'walback: of an earlier version'`,
   'CREATE TABLE walback.theirs (id int PRIMARY KEY)',
   'CREATE TABLE placed (i int) TABLESPACE fast',
   'ALTER TABLE placed ADD PRIMARY KEY (i)',

@@ -5,8 +5,8 @@ import { DdlHistory, ddlHistorySchema } from './histories.ts'
 
 const isLong = process.env.WALBACK_LONG !== undefined
 const runs = isLong ? Number(process.env.WALBACK_RUNS ?? 20) : 1
-const steps = isLong ? 200 : 120
-const noteChance = isLong ? 0.25 : 0.3
+const steps = isLong ? 200 : 80
+const noteChance = isLong ? 0.25 : 0.12
 
 /** A restore fills materialized views from the tables as they are, so they are to be compared as just filled. */
 async function refreshViews(subject: Subject): Promise<void> {
