@@ -14,6 +14,7 @@ import { readHoldings } from '../../src/history/status.ts'
 import type { RecoveryTarget } from '../../src/model/target.ts'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
 import { readManifests } from '../../src/repository/base.ts'
+import { UnseenChanges } from '../../src/repository/unseen-changes.ts'
 import { here } from '../cli/walback.ts'
 import { once, open, packages, Subject } from '../restore/round-trip.ts'
 import { openArchive, type TestArchive } from '../support/walback.ts'
@@ -356,6 +357,37 @@ describe('the watch over the catalogs', () => {
     expect((await beat(watch)).read).toBe(true)
     await other.query('commit')
     expect(await beat(watch)).toEqual({ catalog: undefined, read: false })
+  })
+
+  it('takes no change for unseen of all that sessions make side by side while it looks', async () => {
+    await using subject = await Subject.start(server)
+    const archive = await subject.open()
+    const base = await archive.base()
+    const sessions = await Promise.all([1, 2, 3].map(() => open(subject.url)))
+    let isOver = false
+    const changing = sessions.map(async (session, n) => {
+      for (let round = 0; !isOver; round++) {
+        const table = `t_${n}_${round % 5}`
+        await session.query(
+          `begin; create table if not exists ${table} (id int); alter table ${table} add c_${round} int`,
+        )
+        // A commit that waits for nobody ends before its record is on disk.
+        await session.query(`savepoint a; drop table ${table}; ${round % 3 ? 'rollback to a' : 'release a'}; commit`)
+        await session.query(`create temp table if not exists scratch (id int); create index on scratch (id)`)
+        if (round % 7 === 0)
+          await session.query(`create index concurrently if not exists i_${n} on pg_temp.scratch (id)`)
+      }
+    })
+    for (let n = 0; n < 40; n++) await writeHeartbeat(subject.client, new SequenceWatch(), new CatalogWatch())
+    isOver = true
+    await Promise.all(changing)
+    await Promise.all(sessions.map((session) => session.end()))
+    await archive.catchUp()
+    const { transactions } = await archive.history()
+    expect(new Set(transactions.flatMap(({ heartbeat }) => heartbeat?.catalog ?? [])).size).toBeGreaterThan(20)
+    const changes = new UnseenChanges([base])
+    for (const entry of transactions) changes.offer(entry)
+    expect(changes.since(base)).toEqual([])
   })
 
   it('leaves heartbeats as they are where they cannot be read, and says so once', async () => {
