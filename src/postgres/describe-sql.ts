@@ -81,7 +81,7 @@ CREATE OR REPLACE FUNCTION ${s}.describe(class oid, object oid) RETURNS jsonb LA
 SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = on SET standard_conforming_strings = on
 SET datestyle = 'ISO, YMD' SET intervalstyle = postgres SET timezone = 'UTC' SET extra_float_digits = 3
 SET bytea_output = hex SET xmlbinary = base64 SET xmloption = content SET lc_monetary = 'C' SET jit = off
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET lock_timeout = '500ms' AS $walback$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET lock_timeout = '20ms' AS $walback$
 DECLARE
   catalog text := (SELECT c.relname FROM pg_class c WHERE c.oid = class);
   composite oid;

@@ -43,7 +43,7 @@ export async function dumpSchema(conninfo: Conninfo, options: SchemaDumpOptions)
   const tool = await chooseTool(conninfo, options)
   const section = async (name: 'pre-data' | 'post-data') => {
     try {
-      return plainSql(await tool.run([`--section=${name}`, ...commonArguments(options)]), options.serverVersion)
+      return plainSql(await tool.run([`--section=${name}`, ...commonArguments(options)]), options.serverVersion, name)
     } catch (error) {
       throwIfAborted(options.signal)
       if (error instanceof WalbackError) throw error
@@ -101,7 +101,7 @@ function commonArguments(options: SchemaDumpOptions): string[] {
  * - `pg_dump` 15 and newer say how the privileges of `public` differ from those that 15 gives it, so that on a 14, where
  *   everybody may create tables in it, a right that had been revoked would be back.
  */
-export function plainSql(dump: string, serverVersion: number): string {
+export function plainSql(dump: string, serverVersion: number, section: 'pre-data' | 'post-data' = 'pre-data'): string {
   const headEnd = dump.search(/^--\n-- (?:Name: |PostgreSQL database dump complete)/m)
   let head = dump.slice(0, Math.max(headEnd, 0))
   let rest = dump.slice(head.length)
@@ -112,7 +112,9 @@ export function plainSql(dump: string, serverVersion: number): string {
     if (closing >= 0) rest = rest.slice(0, closing)
   }
   if (serverVersion < 170_000) head = head.replace(/^SET transaction_timeout = 0;\n/m, '')
-  if (serverVersion < 150_000 && dumpedBy(head) >= 15) head += 'REVOKE CREATE ON SCHEMA public FROM PUBLIC;\n\n'
+  // Once, since what is granted after it is granted in the first section.
+  if (section === 'pre-data' && serverVersion < 150_000 && dumpedBy(head) >= 15)
+    head += 'REVOKE CREATE ON SCHEMA public FROM PUBLIC;\n\n'
   return head + rest
 }
 

@@ -173,14 +173,20 @@ export class DdlReplay {
   /** Makes what the command touched be what the source had after it. */
   private async mend(command: ResolvedCommand, why: string | undefined): Promise<void> {
     const rounds = 2
+    // What no state shows: rows, and values of rows.
+    const lost = new Set<string>()
     for (let round = 1; ; round++) {
       const different = await this.differences(command)
-      if (different.length === 0) return
+      if (different.length === 0) {
+        if (lost.size > 0) this.hooks.warn([...lost].join('; '))
+        return
+      }
       const unresolved: string[] = []
       for (const { object, found } of different) {
         const before = this.before.get(object.oid)
         const repair = repairSql(object.state, found?.state ?? null, object, this.hooks.versions, before)
         unresolved.push(...repair.unresolved)
+        for (const line of repair.lost) lost.add(line)
         for (const sql of repair.statements) {
           try {
             await this.runRepair(sql, found)
@@ -194,9 +200,9 @@ export class DdlReplay {
       this.before = new Map()
       if (round < rounds) continue
       const rest = await this.differences(command)
-      if (rest.length === 0 && unresolved.length === 0) return
+      if (rest.length === 0 && unresolved.length === 0 && lost.size === 0) return
       const names = rest.map(({ object }) => `${object.type} ${object.identity}`).join(', ')
-      const details = [...(why === undefined ? [] : [why]), ...unresolved].join('; ')
+      const details = [...(why === undefined ? [] : [why]), ...unresolved, ...lost].join('; ')
       this.hooks.warn(`${command.tag} was not replayed exactly: ${names || 'its result'} (${details})`)
       return
     }

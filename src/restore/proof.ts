@@ -1,4 +1,5 @@
 import type pg from 'pg'
+import { throwIfAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { forEachParallel } from '../base/parallel.ts'
 import { RowHash } from '../codec/row-hash.ts'
@@ -18,6 +19,7 @@ export async function proveTables(
   },
 ): Promise<void> {
   await forEachParallel(tables, lanes.length, async ({ table, expected }, lane) => {
+    throwIfAborted(options.signal)
     const found = new RowHash()
     const columns = table.columns.length === 0 ? '' : ` (${table.columns.map(quoteIdent).join(', ')})`
     const sql = `COPY ${qualified(table)}${columns} TO STDOUT ${copyOptions(options.encoding)}`

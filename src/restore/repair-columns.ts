@@ -19,6 +19,8 @@ import { columnDefinition, createSequence, identity, notNullOf, ownSequence } fr
 export interface NewColumns {
   /** Names of columns that the command added. Every row has one value in each of them: the missing one. */
   readonly names: ReadonlySet<string>
+  /** Names of the columns that there were before the command; undefined where that is not known. */
+  readonly before?: ReadonlySet<string> | undefined
 }
 
 /** Makes the columns of a table what they should be, in names, order and definitions. */
@@ -33,7 +35,7 @@ export function repairTableColumns(script: Script, want: RelationState, have: Re
     else script.add(`ALTER TABLE ${table} DROP COLUMN ${quoteIdent(column.name)}`)
   }
   const { both, missing } = pair(want.columns, columns)
-  for (const column of missing) addColumn(script, want, have, column)
+  for (const column of missing) addColumn(script, want, have, column, fresh)
   const order = [...columns.filter((column) => !lost.includes(column)), ...missing].map(({ name }) => name)
   for (const [wanted, had] of both) repairColumn(script, want, have, wanted, had, order)
   const names = want.columns.map(({ name }) => name)
@@ -68,7 +70,13 @@ function afterRenames(
   return { columns, renamed, lost: columns.filter((column) => !has(want, column.name)) }
 }
 
-function addColumn(script: Script, want: RelationState, have: RelationState, column: ColumnState): void {
+function addColumn(
+  script: Script,
+  want: RelationState,
+  have: RelationState,
+  column: ColumnState,
+  fresh: NewColumns,
+): void {
   const name = quoteIdent(column.name)
   if (column.inherited) {
     script.cannot(`column ${name} is not there; it comes from its parent`)
@@ -85,8 +93,10 @@ function addColumn(script: Script, want: RelationState, have: RelationState, col
     setDefault(script, want, column)
   } else {
     script.add(`${add} ${columnDefinition(column, notNull)}`)
-    if (!have.empty && column.generated === undefined)
-      script.cannot(`column ${name} was added, without the values that its rows had`)
+    // What a command gave the rows of a column that it added, it computed from the default, or it is in the stream.
+    const isNew = fresh.before !== undefined && !fresh.before.has(column.name)
+    if (!have.empty && !isNew && column.generated === undefined)
+      script.lose(`column ${name} was added, without the values that its rows had`)
   }
   for (const sequence of column.sequences ?? [])
     if (sequence.ownedBy !== undefined) giveSequence(script, sequence, want, have, column)
@@ -151,7 +161,7 @@ function repairColumn(
     const using = wanted.generated === undefined ? ` USING ${name}::${wanted.type}` : ''
     script.add(`${column} TYPE ${wanted.type}${collate}${using}`)
     if (!have.empty && wanted.type !== had.type)
-      script.cannot(`values of column ${name} were cast from ${had.type} to ${wanted.type}`)
+      script.lose(`values of column ${name} were cast from ${had.type} to ${wanted.type}`)
   }
   if (wanted.identity !== current.identity) repairIdentity(script, column, wanted, current)
   if (wanted.default !== current.default && wanted.generated === undefined) setDefault(script, want, wanted)

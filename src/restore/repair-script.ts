@@ -6,6 +6,7 @@ import type { CommonState } from './repair-state.ts'
 export class Script {
   readonly statements: string[] = []
   readonly unresolved: string[] = []
+  readonly lost: string[] = []
   /** As server_version_num, of the target. */
   readonly serverVersion: number
   /** How messages name the object. */
@@ -22,6 +23,12 @@ export class Script {
 
   cannot(difference: string): void {
     this.unresolved.push(`${this.what}: ${difference}`)
+  }
+
+  /** What no state shows: that rows are not what they were. */
+  lose(difference: string): void {
+    this.cannot(difference)
+    this.lost.push(`${this.what}: ${difference}`)
   }
 }
 

@@ -37,8 +37,10 @@ export interface Repair {
    * search_path, standard_conforming_strings on, and rows' settings (postgres/row-session.ts).
    */
   readonly statements: string[]
-  /** What they do not make equal: a line for each, which names the object. */
+  /** What they do not make equal: a line for each, which names the object. What another repair mends is among it. */
   readonly unresolved: string[]
+  /** Those lines that stay true when the states are equal: what rows have lost, which no state shows. */
+  readonly lost: string[]
 }
 
 /**
@@ -59,15 +61,15 @@ export function repairSql(
   before?: ObjectState | null,
 ): Repair {
   const script = new Script(`${object.type} ${object.identity ?? ''}`.trim(), versions.target)
-  const { statements, unresolved } = script
+  const repair: Repair = { statements: script.statements, unresolved: script.unresolved, lost: script.lost }
   if (want === null) {
     if (have !== null) drop(script, have)
-    return { statements, unresolved }
+    return repair
   }
   const [wanted, had] = have === null ? [want, null] : align(want, have, versions)
   if (had === null) {
     make(script, wanted, undefined, noColumns)
-    if (isFilled(want, object.tag)) script.cannot('it is made anew, without the rows that it had')
+    if (isFilled(want, object.tag)) script.lose('it is made anew, without the rows that it had')
   } else if (want['stale'] === true && !sameState(want, have, versions)) {
     script.cannot(
       'it differs, but what was recorded of it may not be the whole of it: it was changed in a transaction that did not see what others had done',
@@ -80,7 +82,7 @@ export function repairSql(
       make(script, wanted, undefined, noColumns)
     }
   } else make(script, wanted, had, newColumns(had, before))
-  return { statements, unresolved }
+  return repair
 }
 
 const noColumns: NewColumns = { names: new Set() }

@@ -177,10 +177,12 @@ SET search_path = pg_catalog, pg_temp AS $walback$
 DECLARE
   a record;
 BEGIN
-  SELECT * INTO a FROM pg_get_object_address(type, names, args);
+  BEGIN
+    SELECT * INTO a FROM pg_get_object_address(type, names, args);
+  EXCEPTION WHEN OTHERS THEN
+    -- There is no such object, or not of this type.
+    RETURN NULL;
+  END;
   RETURN jsonb_build_object('class', a.classid::regclass::text, 'oid', a.objid::text, 'state', ${quoteIdent(schema)}.describe(a.classid, a.objid));
-EXCEPTION WHEN OTHERS THEN
-  -- There is no such object, or not of this type.
-  RETURN NULL;
 END
 $walback$;`

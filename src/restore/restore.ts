@@ -70,6 +70,7 @@ export async function restore(
   options.signal?.addEventListener('abort', interrupt, { once: true })
   try {
     const { roles, ...outcome } = await work.run()
+    throwIfAborted(options.signal)
     await work.close()
     await workplace.finish((client, database) => {
       const onWarning = (line: string): void => void work.warnings.push(line.replace(database, destination.database))
@@ -183,8 +184,12 @@ class Restore {
     const staged = await stageTables(first, base.tables, warn)
     const tables = new TargetTables()
     await tables.addBase(first, [...base.tables, ...base.sequences])
-    const proof = new Phase('proof', 'tables', base.tables.length, this.options.onProgress)
-    const proving = { ...this.copying, onTable: () => proof.add(1) }
+    let proof: Phase | undefined
+    const begin = (): Phase => {
+      proof ??= new Phase('proof', 'tables', base.tables.length, this.options.onProgress)
+      return proof
+    }
+    const proving = { ...this.copying, begin, onTable: (): void => begin().add(1) }
     const filledViews: string[] = []
     const replay = new Replay(this.repository, this.plan, lanes, tables, {
       ...this.copying,
@@ -237,8 +242,9 @@ class Restore {
     lanes: readonly pg.Client[],
     tables: TargetTables,
     staged: ReadonlyMap<number, BaseTable>,
-    proving: Parameters<typeof proveTables>[2],
+    proving: Parameters<typeof proveTables>[2] & { readonly begin: () => unknown },
   ): Promise<Outcome> {
+    proving.begin()
     const [first] = lanes as [pg.Client]
     const current = await tables.current(first, tables.sources())
     const known: { table: RowTarget; expected: RowHash }[] = []

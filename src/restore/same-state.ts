@@ -53,13 +53,16 @@ export function stateDifferences(
  * Columns that a command added to a table that was there before: of another name, or with another value for older rows.
  * Only those rows that were there have that value, so it says something while no row was written since.
  */
-export function newColumns(have: ObjectState, before: ObjectState | null | undefined): { names: Set<string> } {
+export function newColumns(
+  have: ObjectState,
+  before: ObjectState | null | undefined,
+): { names: Set<string>; before?: Set<string> } {
   if (before === null || before === undefined) return { names: new Set() }
   const old = new Map(listOf(before['columns']).map((column) => [column['name'], column['missing']]))
   const added = listOf(have['columns']).filter(
     ({ name, missing }) => !old.has(name) || (missing !== undefined && old.get(name) !== missing),
   )
-  return { names: new Set(added.map(({ name }) => String(name))) }
+  return { names: new Set(added.map(({ name }) => String(name))), before: new Set([...old.keys()].map(String)) }
 }
 
 function withoutMissing(state: ObjectState, but: ReadonlySet<string>): ObjectState {

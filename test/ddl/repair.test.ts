@@ -147,7 +147,7 @@ describe.each(majors)('repair on PostgreSQL %i', (major) => {
     expect(await values(target)).not.toEqual(await values(source))
     const [want, have] = [await state(source), await state(target)]
     // Nobody who does not know what was there before may touch rows.
-    expect(repairSql(want, have, object, versions)).toEqual({ statements: [], unresolved: [] })
+    expect(repairSql(want, have, object, versions)).toEqual({ statements: [], unresolved: [], lost: [] })
     expect(sameState(want, have, versions)).toBe(true)
     expect(sameState(want, have, versions, before)).toBe(false)
     const repair = repairSql(want, have, object, versions, before)
@@ -160,6 +160,7 @@ describe.each(majors)('repair on PostgreSQL %i', (major) => {
     expect(repairSql(await state(source), await state(target), object, versions, later)).toEqual({
       statements: [],
       unresolved: [],
+      lost: [],
     })
     // A column that is not there at all is made with the values that its rows have.
     await target.query('alter table m.filled drop column n, drop column who, drop column at')
@@ -189,6 +190,7 @@ describe.each(majors)('repair on PostgreSQL %i', (major) => {
     const line = (text: string) => [expect.stringContaining(`m.x: ${text}`)]
     expect(await told(filled, 'alter table m.x drop column c; alter table m.x add column d int')).toMatchObject({
       unresolved: line('column "d" was added, without the values that its rows had'),
+      lost: line('column "d" was added, without the values that its rows had'),
     })
     expect(await told(filled, 'alter table m.x rename column b to d')).toMatchObject({
       statements: [expect.stringContaining('RENAME COLUMN "b" TO "d"')],
@@ -201,6 +203,7 @@ describe.each(majors)('repair on PostgreSQL %i', (major) => {
       await told(filled, 'alter table m.x drop column a; alter table m.x add column a int default 1'),
     ).toMatchObject({
       unresolved: line('the order of its columns'),
+      lost: [],
     })
     expect(
       await told(filled, 'drop table m.x; create view m.x as select 1 as a; comment on view m.x is null'),
@@ -283,14 +286,24 @@ describe('repair across majors', () => {
     expect(repairSql(stale, table, object, versions)).toEqual({
       statements: [],
       unresolved: [expect.stringContaining('table s.t: it differs, but')],
+      lost: [],
     })
-    expect(repairSql({ ...table, stale: true }, table, object, versions)).toEqual({ statements: [], unresolved: [] })
+    expect(repairSql({ ...table, stale: true }, table, object, versions)).toEqual({
+      statements: [],
+      unresolved: [],
+      lost: [],
+    })
     expect(repairSql({ ...table, columns: 5 }, null, object, versions).unresolved).toEqual([
       expect.stringContaining('table s.t: what was recorded of it cannot be read'),
       expect.stringContaining('without the rows'),
     ])
     expect(repairSql(null, table, object, versions).statements).toEqual(['DROP TABLE "s"."t"'])
-    expect(repairSql(null, null, object, versions)).toEqual({ statements: [], unresolved: [] })
+    expect(repairSql(null, null, object, versions)).toEqual({ statements: [], unresolved: [], lost: [] })
+    // A column that the command itself adds: what its rows have is the default, or in the stream.
+    const wider = { ...table, columns: [...table.columns, { name: 'b', type: 'integer' }] }
+    expect(repairSql(wider, table, object, versions).lost).toHaveLength(1)
+    expect(repairSql(wider, table, object, versions, wider).lost).toHaveLength(1)
+    expect(repairSql(wider, table, object, versions, table).lost).toEqual([])
     const made = repairSql(table, null, { ...object, tag: 'CREATE TABLE AS' }, versions)
     expect(made).toMatchObject({
       statements: [expect.stringMatching(/^CREATE TABLE/), 'ALTER TABLE "s"."t" OWNER TO "o"'],
