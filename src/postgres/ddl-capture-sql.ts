@@ -6,8 +6,8 @@
  * - They need no right of whoever runs the DDL: event trigger functions are not checked for EXECUTE, and the one that
  *   runs as the user calls nothing of ours. It leaves what only it can see (the search_path and settings that the
  *   definer's functions have others of) in a setting for the next.
- * - They wait for nobody. The definition of a view locks what it reads, which another session may hold: then that object
- *   is not described, after the 20 ms of a lock_timeout, and long before there could be a deadlock.
+ * - They wait for no table. The definition of a view locks what it reads, which another session may hold: then that
+ *   object is not described, after the 20 ms of a lock_timeout (describe-sql.ts), long before there could be a deadlock.
  * - Every message is followed by an empty one: the server orders a message by where it ends and a row by where it
  *   begins, so that without it a row outside of our subtransaction would come before the message that it follows.
  */
@@ -51,7 +51,7 @@ const isLasting = (d: string): string =>
 const definer = `SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET escape_string_warning = off SET backslash_quote = safe_encoding
 SET quote_all_identifiers = off SET transform_null_equals = off SET array_nulls = on SET xmlbinary = base64 SET datestyle = ISO SET intervalstyle = postgres SET timezone = UTC
-SET extra_float_digits = 3 SET bytea_output = hex SET lc_monetary = 'C' SET xmloption = content SET row_security = off SET lock_timeout = '20ms' SET lc_messages = 'C'`
+SET extra_float_digits = 3 SET bytea_output = hex SET lc_monetary = 'C' SET xmloption = content SET row_security = off SET lc_messages = 'C'`
 
 const sayFunction = `
 CREATE OR REPLACE FUNCTION walback.say(content jsonb) RETURNS void LANGUAGE plpgsql AS $walback$

@@ -46,7 +46,7 @@ export const publishableTablesSql = `
  * Only tables that this command has locked itself are altered: pg_partition_tree and the like would wait for others.
  */
 export const keepIdentitiesSql = (identity: 'full' | 'skip'): string => `
-CREATE OR REPLACE FUNCTION walback.keep_identities() RETURNS void LANGUAGE plpgsql AS $walback$
+CREATE OR REPLACE FUNCTION walback.keep_identities() RETURNS void LANGUAGE plpgsql SET lock_timeout = '20ms' AS $walback$
 DECLARE
   lost oid[] := string_to_array(nullif(current_setting('walback.lost', true), ''), ' ')::oid[];
   touched oid[];

@@ -26,7 +26,13 @@ export interface SourceFacts {
 
 export async function readSourceFacts(client: pg.Client): Promise<SourceFacts> {
   const { rows } = await client.query<
-    Record<string, string> & { replication: boolean; superuser: boolean; creates: boolean; triggers: boolean; recovery: boolean }
+    Record<string, string> & {
+      replication: boolean
+      superuser: boolean
+      creates: boolean
+      triggers: boolean
+      recovery: boolean
+    }
   >(`
     SELECT current_setting('server_version_num') AS version, current_setting('server_version') AS version_text,
       (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system_identifier,

@@ -17,7 +17,7 @@ const timeline = (id: string, start: string, parent?: Timeline['parent']): Timel
   publications: ['walback_app'],
   replicaIdentity: 'full',
   allTables: true,
-      ddl: 'triggers' as const,
+  ddl: 'triggers' as const,
   insertsOnly: [],
   encoding: 'UTF8',
   serverVersion: 180000,

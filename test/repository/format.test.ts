@@ -118,7 +118,7 @@ beforeAll(async () => {
     publications: ['walback_app'],
     replicaIdentity: 'full' as const,
     allTables: true,
-      ddl: 'triggers' as const,
+    ddl: 'triggers' as const,
     insertsOnly: [],
     encoding: 'UTF8',
     serverVersion: 180004,

@@ -19,7 +19,7 @@ const details = {
   publications: ['p'],
   replicaIdentity: 'full' as const,
   allTables: true,
-      ddl: 'triggers' as const,
+  ddl: 'triggers' as const,
   insertsOnly: [],
   encoding: 'UTF8',
   serverVersion: 180000,
