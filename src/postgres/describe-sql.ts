@@ -123,7 +123,7 @@ BEGIN
       WHERE d.classid = class AND d.objid = object AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'x'));
 END
 $walback$;
--- What has no describer of its own: subscriptions, members of operator families, large objects.
+  -- What has no describer of its own: subscriptions, members of operator families, large objects.
 CREATE OR REPLACE FUNCTION ${s}.describe_other(class oid, object oid) RETURNS jsonb LANGUAGE plpgsql STABLE AS $walback$
 DECLARE
   what record;
