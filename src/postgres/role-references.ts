@@ -1,7 +1,6 @@
-import { parseSync } from 'libpg-query'
 import { unreachable } from '../base/assert.ts'
 import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
-import type { Statement } from './split-sql.ts'
+import { parseQuery, type Statement } from './split-sql.ts'
 
 /**
  * A place in a statement at which one role is named, or a list of them.
@@ -25,7 +24,8 @@ export function rolePlaces(statement: Pick<Statement, 'text' | 'node'>): RolePla
   // The statement was parsed among others, whose text its locations count; most name no role and are not parsed again.
   if (collect(statement.node).length === 0) return []
   const text = Buffer.from(statement.text, 'utf8').toString('latin1')
-  return collect(parseSync(statement.text).stmts ?? [])
+  const parsed = parseQuery(statement.text) ?? parseQuery(statement.text, true) ?? []
+  return collect(parsed.map(({ node }) => node))
     .map(({ kind, names }) => ({
       kind,
       names: names.map(({ name }) => name),

@@ -20,7 +20,9 @@ import {
 } from '../postgres/ddl-statement.ts'
 import { LineEncoder } from './copy-text.ts'
 import { withoutUnprovenChecks } from './deferred-checks.ts'
+import { dropRights } from './drop-owned.ts'
 import { repairSql, sameState } from './repair.ts'
+import type { ReplayRoles } from './replay-roles.ts'
 import { type Found, isStatementError, type ReplaySession } from './replay-session.ts'
 import { copyInSql } from './rows.ts'
 import { quietly, type TargetTables } from './target-tables.ts'
@@ -29,6 +31,7 @@ import { quietly, type TargetTables } from './target-tables.ts'
 type ResolvedCommand = DdlCommand & CommandInput & { readonly dropped: readonly DroppedObject[] }
 
 interface Hooks {
+  readonly roles: ReplayRoles
   /** Applies the pending changes of rows. */
   readonly flush: () => Promise<void>
   /** Pending changes of the rows of a relation are of no interest any more. */
@@ -101,6 +104,7 @@ export class DdlReplay {
       dropped,
     }
     await this.session.begin()
+    await this.hooks.roles.begin(resolved)
     if (isBarrier(resolved)) await this.hooks.flush()
     await this.replay(resolved)
     await this.register(resolved)
@@ -111,7 +115,7 @@ export class DdlReplay {
   private async replay(command: ResolvedCommand): Promise<void> {
     const statements = await candidates(command, this.cursor)
     this.before = await this.statesBefore(command)
-    const failures: string[] = []
+    const failures: { readonly error: unknown; readonly text: string }[] = []
     const last = statements.length - 1
     for (const [place, statement] of statements.entries()) {
       const replay = rewriteForReplay(statement, command)
@@ -121,12 +125,13 @@ export class DdlReplay {
       }
       if (replay.kind === 'state') {
         this.use(command, statement)
-        return this.mend(command, `${command.tag} is made from its result`)
+        await this.mend(command, `${command.tag} is made from its result`)
+        if (command.tag === 'DROP OWNED') await this.dropRights(command, statement)
+        return
       }
       const outcome = await this.tryStatement(command, replay.text, place === last)
       if (outcome === 'done') return this.use(command, statement)
-      if (outcome === 'differs') continue
-      failures.push(outcome)
+      if (outcome !== 'differs') failures.push({ ...outcome, text: replay.text })
     }
     // None gives just that state: the one that comes nearest is the first that runs.
     for (const statement of statements.length > 1 ? statements : []) {
@@ -134,8 +139,19 @@ export class DdlReplay {
       if (replay.kind !== 'run' || (await this.tryStatement(command, replay.text, true)) !== 'done') continue
       return this.use(command, statement)
     }
-    const why = failures[0] ?? 'its text is not in the stream'
-    await this.mend(command, why)
+    const [failure] = failures
+    await this.mend(command, failure === undefined ? 'its text is not in the stream' : messageOf(failure.error))
+    // No state tells what a GRANT gave.
+    if (failure === undefined || command.objects.some(({ state }) => state !== null) || command.dropped.length > 0)
+      return
+    if (!this.hooks.roles.isRefusedRight(failure.text, failure.error))
+      this.hooks.warn(`${command.tag} was not replayed (${messageOf(failure.error)}): ${firstLine(failure.text)}`)
+  }
+
+  private async dropRights(command: ResolvedCommand, { text }: DdlStatement): Promise<void> {
+    const { roles } = this.hooks
+    const failures = await dropRights(this.session, roles.dropped(text, command), roles.runner(command))
+    for (const failure of failures) this.hooks.warn(`${command.tag} was not replayed exactly: ${failure}`)
   }
 
   private use(command: ResolvedCommand, statement: DdlStatement): void {
@@ -144,13 +160,19 @@ export class DdlReplay {
 
   /**
    * `done`; `differs`, and undone, when the state that it gives is another one and `isLast` is false; or why it failed.
+   * What only concerns roles that are not there is left out, and done.
    */
-  private async tryStatement(command: ResolvedCommand, sql: string, isLast: boolean): Promise<string> {
-    const role = this.session.hasRole(command.role) ? command.role : undefined
+  private async tryStatement(
+    command: ResolvedCommand,
+    text: string,
+    isLast: boolean,
+  ): Promise<'done' | 'differs' | { readonly error: unknown }> {
+    const role = this.hooks.roles.runner(command)
+    const { text: sql, count } = await this.hooks.roles.translate(text, command)
     const differs = new Error('differs')
     const run = async (as: string | undefined): Promise<void> =>
       this.session.attempt(async () => {
-        await this.session.runAs(sql, command.settings, as)
+        if (sql !== undefined) await this.session.runAs(sql, command.settings, as)
         if (!isLast && (await this.differences(command)).length > 0) throw differs
       })
     try {
@@ -164,15 +186,17 @@ export class DdlReplay {
     } catch (error) {
       if (error === differs) return 'differs'
       if (!isStatementError(error)) throw error
-      return messageOf(error)
+      return { error }
     }
+    count()
     if (isLast) await this.mend(command, undefined)
     return 'done'
   }
 
   /** Makes what the command touched be what the source had after it. */
   private async mend(command: ResolvedCommand, why: string | undefined): Promise<void> {
-    const rounds = 2
+    // What goes can depend on one another.
+    const rounds = command.tag === 'DROP OWNED' ? 10 : 2
     // What no state shows: rows, and values of rows.
     const lost = new Set<string>()
     for (let round = 1; ; round++) {
@@ -192,6 +216,7 @@ export class DdlReplay {
             await this.runRepair(sql, found)
           } catch (error) {
             if (!isStatementError(error)) throw error
+            if (this.hooks.roles.isRefusedOwner(object, sql, error)) continue
             if (round === rounds) unresolved.push(`${firstLine(sql)} (${messageOf(error)})`)
           }
         }
@@ -228,10 +253,15 @@ export class DdlReplay {
 
   /** What is not on the target as the source had it after the command; what it dropped and is still there. */
   private async differences(command: ResolvedCommand): Promise<{ object: Wanted; found: Found | undefined }[]> {
-    const wanted = wantedObjects(command)
+    const { roles } = this.hooks
+    const wanted = wantedObjects(command).flatMap((object) => {
+      const onTarget = roles.onTarget(object)
+      return onTarget === undefined ? [] : [{ ...object, ...onTarget }]
+    })
     const found = await this.session.find(wanted.map(({ address }) => address))
     return wanted.flatMap((object, place) => {
-      const have = found[place]
+      const there = found[place]
+      const have = there && { ...there, state: there.state && roles.compared(there.state) }
       const isSame = sameState(object.state, have?.state ?? null, this.hooks.versions, this.before.get(object.oid))
       return isSame ? [] : [{ object, found: have }]
     })
@@ -315,19 +345,24 @@ interface Wanted {
 
 function wantedObjects(command: ResolvedCommand): Wanted[] {
   const wanted = new Map<string, Wanted>()
-  for (const { class: catalog, oid, type, schema, identity, address, original, sub } of command.dropped) {
-    if (!original || sub !== 0 || address === null) continue
-    const { tag } = command
+  const { tag } = command
+  // DROP OWNED is not run: what went by CASCADE has to be named too, and comes after that on which it depended.
+  const isOwned = tag === 'DROP OWNED'
+  for (const object of isOwned ? command.dropped.toReversed() : command.dropped) {
+    const { class: catalog, oid, type, schema, identity, address, original, cascaded, sub } = object
+    const isNamed = original || (isOwned && cascaded)
+    if (!isNamed || sub !== 0 || address === null) continue
     wanted.set(`${catalog} ${identity}`, { class: catalog, oid, tag, type, schema, identity, address, state: null })
   }
-  for (const { class: catalog, oid, tag, type, schema, identity, address, state, extension } of command.objects) {
+  for (const object of command.objects) {
+    const { class: catalog, oid, type, schema, identity, address, state, extension } = object
     if (state === null || address === null || identity === null || extension) continue
     // Something of the same name may have been dropped by the same command.
     wanted.delete(`${catalog} ${identity}`)
     wanted.set(`${catalog} ${oid}`, {
       class: catalog,
       oid,
-      tag,
+      tag: object.tag,
       type,
       schema,
       identity,

@@ -74,6 +74,23 @@ export function withMaintain(want: readonly string[], have: readonly string[]): 
   return grouped([...wanted, ...more]).sort()
 }
 
+/** The items with other names; the rights of a grantee for whom there is none are left out. */
+export function renamedAcl(
+  items: readonly string[],
+  grantee: (role: string) => string | undefined,
+  grantor: (role: string) => string,
+): string[] {
+  const rights = items.flatMap(rightsOf).flatMap((right) => {
+    const name = right.grantee === null ? null : grantee(right.grantee)
+    return name === undefined ? [] : [{ ...right, grantee: name, grantor: grantor(right.grantor) }]
+  })
+  return grouped(rights).sort()
+}
+
+/** Roles that the items name. */
+export const rolesInAcl = (items: readonly string[]): string[] =>
+  items.flatMap(rightsOf).flatMap(({ grantee, grantor }) => (grantee === null ? [grantor] : [grantee, grantor]))
+
 function grouped(rights: readonly Right[]): string[] {
   const items = new Map<string, Map<string, boolean>>()
   for (const { grantee, grantor, letter, grantable } of rights) {

@@ -21,7 +21,6 @@ export interface Found {
  */
 export class ReplaySession {
   readonly client: pg.Client
-  private readonly roles = new Set<string>()
   /** As server_version_num. */
   serverVersion = 0
   private isInTransaction = false
@@ -44,8 +43,6 @@ export class ReplaySession {
     await this.client.query(`CREATE SCHEMA ${quoteIdent(schema)}`)
     await this.client.query(describeFunctionsSql(schema))
     await this.client.query(findFunctionSql)
-    const roles = await this.client.query<{ name: string }>('SELECT rolname AS name FROM pg_catalog.pg_roles')
-    for (const { name } of roles.rows) this.roles.add(name)
     const version = await this.client.query<{ v: string }>(`SELECT current_setting('server_version_num') AS v`)
     this.serverVersion = Number(version.rows[0]?.v)
   }
@@ -72,10 +69,6 @@ export class ReplaySession {
     if (!this.isInTransaction) return
     await this.client.query('COMMIT')
     this.isInTransaction = false
-  }
-
-  hasRole(role: string): boolean {
-    return this.roles.has(role)
   }
 
   /** Runs a statement as it ran on the source; undone if it fails. `role`: undefined for the restorer's own. */

@@ -6,7 +6,9 @@ import { DdlReplay } from './ddl-replay.ts'
 import { checkForm, Fold, type Folded } from './fold.ts'
 import type { RestorePlan } from './plan.ts'
 import { type OnProgress, Phase } from './progress.ts'
+import { ReplayRoles } from './replay-roles.ts'
 import { ReplaySession } from './replay-session.ts'
+import type { Roles } from './roles.ts'
 import { applyToTable, loadTable, type RestoredTable } from './rows.ts'
 import type { Change } from './stream.ts'
 import { quietly, type TargetTables } from './target-tables.ts'
@@ -23,6 +25,9 @@ export interface ReplayOptions {
   readonly ignored: readonly number[]
   /** Ends the loading of the base: what is left of its schema is made. */
   readonly complete: (tables: readonly RestoredTable[]) => Promise<void>
+  readonly roles: Roles
+  /** Provides roles that the stream names, on a session that is in no transaction. */
+  readonly provideRoles: (named: ReadonlySet<string>) => Promise<void>
   readonly warn: (warning: string) => void
   readonly onProgress?: OnProgress | undefined
   readonly signal?: AbortSignal | undefined
@@ -116,7 +121,9 @@ export class Replay {
     const session = new ReplaySession(client)
     await session.prepare()
     this.session = session
+    const { roles, provideRoles } = this.options
     return new DdlReplay(session, this.tables, {
+      roles: new ReplayRoles(roles, provideRoles, this.plan.base.serverVersion),
       flush: () => this.flush(),
       forget: (source) => this.fold.forget(source),
       warn: this.options.warn,

@@ -184,18 +184,16 @@ class Restore {
     const staged = await stageTables(first, base.tables, warn)
     const tables = new TargetTables()
     await tables.addBase(first, [...base.tables, ...base.sequences])
-    let proof: Phase | undefined
-    const begin = (): Phase => {
-      proof ??= new Phase('proof', 'tables', base.tables.length, this.options.onProgress)
-      return proof
-    }
-    const proving = { ...this.copying, begin, onTable: (): void => begin().add(1) }
+    const proof = new Phase('proof', 'tables', base.tables.length, this.options.onProgress)
+    const proving = { ...this.copying, onTable: () => proof.add(1) }
     const filledViews: string[] = []
     const replay = new Replay(this.repository, this.plan, lanes, tables, {
       ...this.copying,
       memory_bytes: this.options.memory_bytes ?? defaultMemory_bytes,
       staged,
       ignored: this.ignored(staged),
+      roles,
+      provideRoles: (named) => roles.provideLater(schema, named),
       warn,
       onProgress: this.options.onProgress,
       complete: async (loaded) => {
@@ -242,9 +240,8 @@ class Restore {
     lanes: readonly pg.Client[],
     tables: TargetTables,
     staged: ReadonlyMap<number, BaseTable>,
-    proving: Parameters<typeof proveTables>[2] & { readonly begin: () => unknown },
+    proving: Parameters<typeof proveTables>[2],
   ): Promise<Outcome> {
-    proving.begin()
     const [first] = lanes as [pg.Client]
     const current = await tables.current(first, tables.sources())
     const known: { table: RowTarget; expected: RowHash }[] = []

@@ -29,6 +29,13 @@ export interface RoleMap {
   statementFor(statement: Statement): string | undefined
 }
 
+/** A statement for the target, and what notes for the report that it is run there, or left out. */
+export interface Translated {
+  readonly text: string | undefined
+  readonly subject: Subject | undefined
+  readonly count: () => void
+}
+
 /** What is left out when a role is not there, beside what statements give: ALTER ROLE … IN DATABASE … SET. */
 type What = Exclude<Subject, 'revoke'> | 'setting'
 
@@ -37,11 +44,13 @@ type What = Exclude<Subject, 'revoke'> | 'setting'
  * because one is missing or whoever restores may not do it for it.
  */
 export class Roles implements RoleMap {
-  private readonly recorded: readonly Role[]
+  readonly options: RoleOptions
+  private readonly recorded: Role[]
   private readonly target: TargetRoles
-  private readonly options: RoleOptions
   private readonly there: Set<string>
   private readonly named = new Set<string>()
+  /** Those that only the stream names: they are younger than the base. */
+  private readonly younger = new Set<string>()
   private readonly made = new Map<string, number>()
   private readonly troubles: string[] = []
   private readonly missing = new Map<string, Map<What, number>>()
@@ -49,7 +58,7 @@ export class Roles implements RoleMap {
   private readonly skipped = { owners: 0, rights: 0 }
 
   private constructor(recorded: readonly Role[], target: TargetRoles, options: RoleOptions) {
-    this.recorded = recorded
+    this.recorded = [...recorded]
     this.target = target
     this.options = options
     this.there = new Set(target.names)
@@ -76,33 +85,77 @@ export class Roles implements RoleMap {
     })
   }
 
+  /**
+   * As `provide`, for roles that the stream names. Of one that is younger than the base only its name is known; it is
+   * made with no more than that.
+   */
+  async provideLater(client: pg.Client, named: ReadonlySet<string>): Promise<void> {
+    for (const role of named) {
+      // The server's own roles come with its version, and cannot be made.
+      if (role.startsWith('pg_') || this.named.has(role) || this.recorded.some(({ name }) => name === role)) continue
+      this.younger.add(role)
+      if (!this.options.create || this.nameOnTarget(role) !== undefined) continue
+      this.recorded.push({ ...plainRole, name: role })
+      this.troubles.push(
+        `role ${this.options.map?.get(role) ?? role} was made with its name alone: the base, which is older, does not tell what else it is`,
+      )
+    }
+    await this.provide(client, named)
+  }
+
+  /** Who restores. */
+  get restorer(): string {
+    return this.target.restorer
+  }
+
   nameOnTarget(role: string): string | undefined {
     const name = this.options.map?.get(role) ?? role
     return this.there.has(name) ? name : undefined
   }
 
   statementFor(statement: Statement): string | undefined {
+    const { text, count } = this.translate(statement)
+    count()
+    return text
+  }
+
+  /** As `statementFor`, but nothing is counted yet: the statement may not be the one that is run. */
+  translate(statement: Statement): Translated {
     const subject = subjectOf(statement)
     const { noOwner, noPrivileges, map } = this.options
     const withoutOwner = noOwner === true && subject === 'owner'
-    if (withoutOwner) this.skipped.owners++
-    if (withoutOwner && isOnlyOwner(statement)) return undefined
-    if (noPrivileges && isAboutRights(subject)) {
-      if (subject !== 'grantor') this.skipped.rights++
-      return undefined
-    }
     const places = rolePlaces(statement)
     const names = places.flatMap((place) => place.names.filter((name) => name !== undefined))
     const lacking = names.filter((name) => this.nameOnTarget(name) === undefined)
-    if (subject !== undefined && !withoutOwner) this.miss(lacking, subject)
+    const withoutRights = noPrivileges === true && isAboutRights(subject)
+    const count = (): void => {
+      if (withoutOwner) this.skipped.owners++
+      else if (!withoutRights && subject !== undefined) this.miss(lacking, subject)
+      else if (withoutRights && subject !== 'grantor') this.skipped.rights++
+    }
+    const leftOut = { text: undefined, subject, count }
+    if (withoutRights || (withoutOwner && isOnlyOwner(statement))) return leftOut
     const isLost = places.some(
       ({ kind, names }) =>
         (kind === 'list' || subject === 'user mapping' || subject === 'grantor') &&
         names.every((name) => name !== undefined && lacking.includes(name)),
     )
-    if (isLost || (lacking.length > 0 && subject === 'owner' && isOnlyOwner(statement))) return undefined
-    if (lacking.length === 0 && !withoutOwner && !names.some((name) => map?.has(name))) return statement.text
-    return replaceRoles(statement, (name) => (withoutOwner ? undefined : this.nameOnTarget(name)))
+    if (isLost || (lacking.length > 0 && subject === 'owner' && isOnlyOwner(statement))) return leftOut
+    const isAsItWas = lacking.length === 0 && !withoutOwner && !names.some((name) => map?.has(name))
+    const nameFor = (name: string): string | undefined => (withoutOwner ? undefined : this.nameOnTarget(name))
+    return { text: isAsItWas ? statement.text : replaceRoles(statement, nameFor), subject, count }
+  }
+
+  /** Notes that an object belongs to whoever restores, because its owner is not there or as asked. */
+  leaveOwner(role: string): void {
+    if (this.options.noOwner) this.skipped.owners++
+    else this.miss([role], 'owner')
+  }
+
+  /** Nothing in the database is the role's any more: what had been left out for it is no loss. */
+  forget(role: string): void {
+    this.missing.delete(role)
+    this.refusals.delete(role)
   }
 
   /** Notes that the target refused a statement, if it gives something to a role; false when it does not. */
@@ -150,10 +203,9 @@ export class Roles implements RoleMap {
       ...this.troubles,
       ...[...this.missing].map(([role, counts]) => {
         const help = [
-          ...(this.recorded.some(({ name }) => name === role) && !this.options.create
-            ? ['--create-roles makes it']
-            : []),
-          '--map-role puts another in its place',
+          ...(this.isKnown(role) && !this.options.create ? ['--create-roles makes it'] : []),
+          // A map is checked against the base.
+          ...(this.younger.has(role) ? [] : ['--map-role puts another in its place']),
           '--no-owner and --no-privileges leave such things out unasked',
         ]
         return `the target has no role ${role}; left out for it: ${inWords(counts)} (${help.join(', ')})`
@@ -199,6 +251,10 @@ export class Roles implements RoleMap {
     if (this.made.size > 0) await onServer((client) => dropRoles(client, this.made.values(), this.target))
   }
 
+  private isKnown(role: string): boolean {
+    return this.younger.has(role) || this.recorded.some(({ name }) => name === role)
+  }
+
   private miss(roles: readonly string[], subject: Subject | 'setting'): void {
     // A right that is revoked from nobody is no loss.
     if (subject === 'revoke') return
@@ -213,6 +269,24 @@ export class Roles implements RoleMap {
     this.refusals.set(role, refusal)
     refusal.counts.set(what, (refusal.counts.get(what) ?? 0) + 1)
   }
+}
+
+/** What CREATE ROLE makes. */
+const plainRole: Omit<Role, 'name'> = {
+  superuser: false,
+  inherit: true,
+  createRole: false,
+  createDatabase: false,
+  login: false,
+  replication: false,
+  bypassRls: false,
+  connectionLimit: -1,
+  validUntil: null,
+  memberOf: [],
+  settings: [],
+  comment: null,
+  securityLabels: [],
+  parameterGrants: [],
 }
 
 /** An error of a restore, in words where it comes of a row that names a role: a value of type regrole or aclitem. */
