@@ -22,8 +22,11 @@ export interface NetChanges {
    * is this other line.
    */
   absorb(text: Buffer, start: number, end: number): Buffer | undefined | typeof keep
-  /** The rows that were added, once every earlier row has been absorbed. Throws if an earlier row was missing. */
-  rest(): Generator<Buffer>
+  /**
+   * The rows that were added, once every earlier row has been absorbed. Throws if an earlier row was missing, unless
+   * `mayLack`: then a row that draws on a missing one is missing too.
+   */
+  rest(mayLack?: boolean): Generator<Buffer>
   /** About how much memory it holds. */
   readonly held_bytes: number
   /** How to find the earlier rows that are changed or gone: by these keys (as COPY lines), or by looking at all rows. */
@@ -133,9 +136,11 @@ class KeyedChanges implements NetChanges {
     return joinFields(entry.fields.map((field, place) => field ?? (old[place] as Buffer)))
   }
 
-  *rest(): Generator<Buffer> {
-    if (this.seen !== this.consumed.size) throw this.contradiction('a row that the stream changed was not there')
+  *rest(mayLack = false): Generator<Buffer> {
+    if (this.seen !== this.consumed.size && !mayLack)
+      throw this.contradiction('a row that the stream changed was not there')
     for (const entry of this.rows.values()) {
+      if (entry.line === undefined && mayLack) continue
       if (entry.line === undefined) throw this.contradiction('a value that the stream did not repeat was not there')
       yield entry.line
     }
@@ -233,8 +238,8 @@ class BagChanges implements NetChanges {
     return undefined
   }
 
-  *rest(): Generator<Buffer> {
-    if (this.missing > 0) throw contradiction(this.relation, 'a row that the stream changed was not there')
+  *rest(mayLack = false): Generator<Buffer> {
+    if (this.missing > 0 && !mayLack) throw contradiction(this.relation, 'a row that the stream changed was not there')
     for (const { count, line } of this.delta.values()) for (let n = 0; n < count; n++) yield line
   }
 

@@ -1,5 +1,7 @@
 import type pg from 'pg'
 import { forEachParallel } from '../base/parallel.ts'
+import { RowHash } from '../codec/row-hash.ts'
+import type { QualifiedName } from '../model/catalog.ts'
 import type { BaseTable } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import { DdlReplay } from './ddl-replay.ts'
@@ -12,11 +14,13 @@ import type { Roles } from './roles.ts'
 import { applyToTable, loadTable, type RestoredTable } from './rows.ts'
 import type { Change } from './stream.ts'
 import { quietly, type TargetTables } from './target-tables.ts'
+import type { UnreadableRows } from './unreadable-rows.ts'
 
 export interface ReplayOptions {
   readonly memory_bytes: number
   /** The source's encoding, in which its rows are. */
   readonly encoding: string
+  readonly unreadable: UnreadableRows
   /** Sets the search_path of the source's applications. */
   readonly sourcePathSql: string
   /** The tables to load in place of the base's, by their ids: those beside that staged ones go through. */
@@ -162,7 +166,12 @@ export class Replay {
     await forEachParallel(largestFirst, this.lanes.length, async (table, lane) => {
       const options = { ...this.options, onBytes: (raw: number) => phase.add(raw) }
       const client = this.lanes[lane] as pg.Client
-      const loaded = await loadTable(client, this.repository, table, changes.get(table.oid)?.changes, options)
+      const loaded = await loadTable(client, this.repository, table, changes.get(table.oid)?.changes, options).catch(
+        (error: unknown): RestoredTable => {
+          this.refused(table.oid, table, error)
+          return { table, expected: new RowHash() }
+        },
+      )
       restored.set(table.oid, loaded)
       this.tables.setRestored(table.oid, loaded)
     })
@@ -196,8 +205,17 @@ export class Replay {
         expected: this.tables.restored(oid)?.expected,
         isReferenced: table.isReferenced,
       }
-      await quietly(session.client, table, () => applyToTable(session.client, filled, net, this.options))
+      const put = () => applyToTable(session.client, filled, net, this.options)
+      await session
+        .attempt(() => quietly(session.client, table, put))
+        .catch((error: unknown) => this.refused(oid, table, error))
     }
+  }
+
+  /** Rows that the server does not take are no reason to be left without the others. */
+  private refused(oid: number, table: QualifiedName, error: unknown): void {
+    if (!this.options.unreadable.refuse(table, error)) throw error
+    this.tables.forgetRows(oid)
   }
 
   /** Rows of tables whose making is not in the stream (EXPLAIN ANALYZE CREATE TABLE AS tells nobody, for one). */

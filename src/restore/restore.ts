@@ -27,6 +27,7 @@ import { sourcePathSql } from './source-path.ts'
 import { isStaged, settleTables, stageTables } from './staged-tables.ts'
 import { readChanges } from './stream.ts'
 import { TargetTables } from './target-tables.ts'
+import { UnreadableRows } from './unreadable-rows.ts'
 
 export interface RestoreOptions {
   /** Connections that load and check tables side by side. */
@@ -146,6 +147,7 @@ class Restore {
   private readonly isNewDatabase: boolean
   private readonly options: RestoreOptions
   private readonly sessions: pg.Client[] = []
+  private readonly unreadable: UnreadableRows
 
   constructor(
     repository: Repository,
@@ -156,6 +158,7 @@ class Restore {
   ) {
     this.repository = repository
     this.plan = plan
+    this.unreadable = new UnreadableRows(plan.base.database.encoding)
     this.conninfo = conninfo
     this.database = workplace.database
     this.isNewDatabase = workplace.isNew
@@ -213,6 +216,7 @@ class Restore {
     const progress = new Phase('replay', 'bytes', this.plan.bytes.segments, this.options.onProgress)
     const { signal } = this.options
     await replay.run(readChanges(this.repository, this.plan, { signal, onBytes: (stored) => progress.add(stored) }))
+    this.warnings.push(...(await this.unreadable.warnings(first)))
     await restoreLargeObjects(first, this.repository, base.largeObjects, { roles, signal })
     await this.finish(schema, roles, statements, tables, fillable(filledViews, replay.populatedViews()))
     return { ...(await this.prove(lanes, tables, staged, proving)), roles }
@@ -267,11 +271,13 @@ class Restore {
 
   private get copying(): {
     readonly encoding: string
+    readonly unreadable: UnreadableRows
     readonly sourcePathSql: string
     readonly signal: AbortSignal | undefined
   } {
     const { database } = this.plan.base
-    return { encoding: database.encoding, sourcePathSql: sourcePathSql(database), signal: this.options.signal }
+    const { unreadable } = this
+    return { encoding: database.encoding, unreadable, sourcePathSql: sourcePathSql(database), signal: this.options.signal }
   }
 
   /** Ends the sessions: a statement that builds an index for an hour does not look at the signal. */

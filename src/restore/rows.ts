@@ -9,6 +9,7 @@ import { readContainer } from '../repository/container.ts'
 import type { Repository } from '../repository/repository.ts'
 import { keep, type NetChanges } from './net-changes.ts'
 import { emptyPathSql } from './source-path.ts'
+import type { UnreadableRows } from './unreadable-rows.ts'
 
 /** A table to put rows into, by the columns that they have values for, in their order. */
 export interface RowTarget {
@@ -26,6 +27,7 @@ export interface RestoredTable {
 interface Options {
   /** The source's encoding, in which its rows are. */
   readonly encoding: string
+  readonly unreadable: UnreadableRows
   /** Sets the search_path of the source's applications, for what is computed and checked as rows go in. */
   readonly sourcePathSql: string
   readonly signal?: AbortSignal | undefined
@@ -58,9 +60,9 @@ export async function loadTable(
         yield changes ? absorb(part.raw, changes, expected) : part.raw
       }
     }
-    if (changes) yield* batches(changes.rest(), expected)
+    if (changes) yield* batches(changes.rest(options.unreadable.areMissing), expected)
   }
-  const loaded = await fill(client, table, merged(), options)
+  const loaded = await fill(client, { table, expected }, merged(), options)
   if (loaded !== expected.rows) {
     throw new WalbackError('corrupt', `table ${table.schema}.${table.name} took ${loaded} rows of ${expected.rows}`)
   }
@@ -98,20 +100,21 @@ export async function applyToTable(
   }
   function* lines(): Generator<Buffer> {
     yield* batches(refilled, expected)
-    yield* batches(changes.rest(), expected)
+    yield* batches(changes.rest(options.unreadable.areMissing), expected)
   }
-  await fill(client, table, lines(), options)
+  await fill(client, known, lines(), options)
 }
 
 /** Puts rows into a table; gives their number. */
 async function fill(
   client: pg.Client,
-  table: RowTarget,
+  { table, expected }: KnownTable,
   lines: AsyncIterable<Buffer> | Iterable<Buffer>,
-  { sourcePathSql, encoding, signal }: Options,
+  { sourcePathSql, encoding, unreadable, signal }: Options,
 ): Promise<number> {
   await client.query(sourcePathSql)
-  const loaded = await copyIn(client, copyInSql(table, encoding), lines, signal)
+  const readable = unreadable.readable(table, lines, (line) => expected.add(line, 0, line.length, -1))
+  const loaded = await copyIn(client, copyInSql(table, encoding), readable, signal)
   // All else is written and read with an empty one.
   await client.query(emptyPathSql)
   return loaded
@@ -129,13 +132,14 @@ async function removeByKey(
   { table, expected }: KnownTable,
   changes: NetChanges,
   old: { readonly columns: readonly string[]; readonly keys: Iterable<string> },
-  { encoding, signal }: Options,
+  { encoding, unreadable, signal }: Options,
 ): Promise<Buffer[]> {
   const columns = old.columns.map(quoteIdent)
   await client.query(
     `CREATE TEMP TABLE walback_old AS SELECT ${columns.join(', ')} FROM ONLY ${qualified(table)} WITH NO DATA`,
   )
-  await copyIn(client, `COPY pg_temp.walback_old FROM STDIN ${copyOptions(encoding)}`, keyLines(old.keys), signal)
+  const keys = unreadable.areMissing ? unreadable.readable(table, keyLines(old.keys)) : keyLines(old.keys)
+  await copyIn(client, `COPY pg_temp.walback_old FROM STDIN ${copyOptions(encoding)}`, keys, signal)
   // As text, since an extension's equality operator is not on the empty search_path; keys equal as text are equal.
   const isSame = columns.map((column) => `t.${column}::pg_catalog.text = o.${column}::pg_catalog.text`).join(' AND ')
   const returning = table.columns.map((column) => `t.${quoteIdent(column)}`).join(', ')

@@ -120,6 +120,12 @@ export class TargetTables {
     return this.entries.get(source)?.restored
   }
 
+  /** The rows of a table are not what the archive says. */
+  forgetRows(source: number): void {
+    const entry = this.entries.get(source)
+    if (entry) entry.restored = undefined
+  }
+
   sources(): readonly number[] {
     return [...this.entries.keys()]
   }
