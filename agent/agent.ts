@@ -31,7 +31,7 @@ export interface AgentOptions {
 /** The agent: captures until it is told to stop, and sees to it that the timeline has a base that it can carry on. */
 export async function runAgent(options: AgentOptions): Promise<void> {
   const { conninfo, repository, source, log, signal } = options
-  await requireTimeline(repository, source)
+  const { replicaIdentity } = await requireTimeline(repository, source)
   const policy = options.onUnseenChange ?? 'backup'
   let streamingSince: number | undefined
   const schema = new SchemaWatch({
@@ -64,6 +64,21 @@ export async function runAgent(options: AgentOptions): Promise<void> {
             if (!isWatching) void schema.restart()
             isWatching = true
           },
+          identities:
+            replicaIdentity === 'full'
+              ? {
+                  onMended: (table) =>
+                    log.warn(
+                      { source, table },
+                      'the table had no replica identity, and would have refused updates: it has FULL now',
+                    ),
+                  onLeft: (table, why) =>
+                    log.error(
+                      { source, table },
+                      `the table has no replica identity, and refuses updates while it is published: ${why}`,
+                    ),
+                }
+              : undefined,
           onBlind: (error) =>
             log.error(
               { source },

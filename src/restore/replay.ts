@@ -87,6 +87,7 @@ export class Replay {
     await this.flush()
     if (this.loaded === undefined) await this.load(new Map())
     await this.ddl?.commit()
+    for (const warning of this.ddl?.warnings() ?? []) this.options.warn(warning)
     this.tellUnknown()
     if (this.session === undefined) await this.complete()
     else await this.session.finish()
@@ -130,7 +131,6 @@ export class Replay {
       roles: new ReplayRoles(roles, provideRoles, this.plan.base.serverVersion),
       flush: () => this.flush(),
       forget: (source) => this.fold.forget(source),
-      warn: this.options.warn,
       versions: { source: this.plan.base.serverVersion, target: session.serverVersion },
       signal: this.options.signal,
     })
