@@ -349,6 +349,20 @@ const commandOf = (tag: string, query: string, over: Partial<CommandInput> = {})
   ...over,
 })
 
+describe('a frame in another language', () => {
+  test.each([
+    ['SQL-Anweisung »create table t (a text default $$»$$)«\nPL/pgSQL-Funktion f() Zeile 3 bei SQL-Anweisung'],
+    ['instruction SQL « create table t (a text default $$»$$) »\nfonction PL/pgSQL f(), ligne 3 à instruction SQL'],
+    ['sentencia SQL: «create table t (a text default $$»$$)»\nfunción PL/pgSQL f() en la línea 3 en sentencia SQL'],
+    ['SQL-оператор: "create table t (a text default $$»$$)"\nфункция PL/pgSQL f(), строка 3, оператор SQL-оператор'],
+  ])('tells the statement: %s', async (context) => {
+    const found = await candidates(
+      commandOf('CREATE TABLE', 'select f()', { context, objects: [name('public.t', 'table')] }),
+    )
+    expect(found.map(({ text }) => text)).toEqual(['create table t (a text default $$»$$)'])
+  })
+})
+
 describe('a statement is replayed', () => {
   const replay = async (command: CommandInput) => {
     const [statement] = await candidates(command)
@@ -357,12 +371,6 @@ describe('a statement is replayed', () => {
   }
 
   test.each([
-    [
-      'ALTER TABLE',
-      'alter table only "p" detach partition /* concurrently */ s."concurrently" CONCURRENTLY -- now',
-      'alter table only "p" detach partition /* concurrently */ s."concurrently"  -- now',
-    ],
-    ['ALTER TABLE', 'alter table p detach partition c finalize', 'alter table p detach partition c'],
     ['ALTER TABLE', 'alter table p alter c type concurrently', 'alter table p alter c type concurrently'],
     [
       'CREATE INDEX',
@@ -382,10 +390,25 @@ describe('a statement is replayed', () => {
   })
 
   test.each([
+    [
+      'alter table only "p" detach partition /* concurrently */ s."concurrently" CONCURRENTLY -- now',
+      'alter table only "p" detach partition /* concurrently */ s."concurrently"  -- now',
+      'alter table only "p" detach partition /* concurrently */ s."concurrently" CONCURRENTLY  -- now',
+    ],
+    [
+      'alter table p detach partition c finalize',
+      'alter table p detach partition c',
+      'alter table p detach partition c CONCURRENTLY',
+    ],
+  ])('outside of a transaction block where that does more: %s', async (sql, text, alone) => {
+    expect(await replay(commandOf('ALTER TABLE', sql))).toEqual({ kind: 'run', text, alone })
+  })
+
+  test.each([
     ['SECURITY LABEL', `security label on table t is 'x'`, true],
     ['CREATE SUBSCRIPTION', `create subscription s connection '' publication p`, true],
     ['ALTER SUBSCRIPTION', 'alter subscription s enable', true],
-    ['DROP SUBSCRIPTION', 'drop subscription s', true],
+    ['DROP SUBSCRIPTION', 'drop subscription s', false],
     ['REFRESH MATERIALIZED VIEW', 'refresh materialized view m', false],
     ['REINDEX', 'reindex (concurrently) table t', false],
   ])('%s not at all', async (tag, sql, report) => {
