@@ -21,6 +21,8 @@ export function checkContinuity(
   const gap = (message: string, facts: Record<string, unknown> = {}): WalbackError =>
     new WalbackError('gap', message, { hint: newTimelineHint, facts })
   refuseOther(source, timeline)
+  if (head.server && source.timeline !== undefined && source.timeline < head.server.timeline)
+    throw leftBehind(source.timeline, head, head.server.timeline)
   if (slot === undefined) throw gap(`the replication slot ${timeline.slot} is gone`, { end: formatLsn(head.end) })
   if (slot.plugin !== 'pgoutput' || slot.database !== source.database.name) {
     throw new WalbackError(
@@ -87,15 +89,25 @@ function refuseOther(source: SourceFacts, timeline: Timeline): void {
 /** Where a timeline's archive stands in the server's histories; undefined in archives of walback 0.1. */
 type Place = Pick<Head, 'end' | 'server'>
 
+const leftBehind = (now: number, { end }: Place, known: number): WalbackError =>
+  new WalbackError(
+    'gap',
+    `the server is on its timeline ${now}, and the archive on ${known}: it is an old primary that a failover has left behind, or was put back to an earlier state`,
+    {
+      hint: `name the primary in --db (several hosts, with target_session_attrs=read-write); if this server is the one to follow from now on, ${newTimelineHint}`,
+      facts: { end: formatLsn(end), stale: true },
+    },
+  )
+
 /**
  * Whether the server's log up to the archive's end is the log that was archived. A standby that is promoted, and a server
  * that is recovered from a backup, begin a new timeline of the server, and keep of the one before what they had of it:
- * what was archived past that point is not in their history, although their positions go on past it too. Throws `gap`;
- * with the fact `stale`, when this server was left behind by the one that was archived last.
+ * what was archived past that point is not in their history, although their positions go on past it too. Throws `gap`,
+ * with the fact `stale` when this server was left behind by the one that was archived last.
  */
 export function checkHistory(server: ServerHistory, timeline: Timeline, head: Place): void {
-  const gap = (message: string, facts: Record<string, unknown> = {}, hint = newTimelineHint): WalbackError =>
-    new WalbackError('gap', message, { hint, facts: { end: formatLsn(head.end), ...facts } })
+  const gap = (message: string, facts: Record<string, unknown> = {}): WalbackError =>
+    new WalbackError('gap', message, { hint: newTimelineHint, facts: { end: formatLsn(head.end), ...facts } })
   if (server.systemIdentifier !== timeline.systemIdentifier) {
     throw new WalbackError('database', 'the two connections have reached different servers', {
       hint: 'does --db name several clusters, or a proxy in front of them?',
@@ -110,13 +122,7 @@ export function checkHistory(server: ServerHistory, timeline: Timeline, head: Pl
       `the server has another history: its timeline ${server.timeline} began at ${formatLsn(server.since)}, that of the archive at ${formatLsn(known.since)}`,
     )
   }
-  if (known.timeline > server.timeline) {
-    throw gap(
-      `the server is on its timeline ${server.timeline}, and the archive on ${known.timeline}: it is an old primary that a failover has left behind, or was put back to an earlier state`,
-      { stale: true },
-      `name the primary in --db (several hosts, with target_session_attrs=read-write); if this server is the one to follow from now on: ${newTimelineHint}`,
-    )
-  }
+  if (known.timeline > server.timeline) throw leftBehind(server.timeline, head, known.timeline)
   const place = server.before.findIndex((past) => past.timeline === known.timeline)
   const left = server.before[place]
   const since = place === 0 ? zeroLsn : server.before[place - 1]?.end
