@@ -71,6 +71,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
               { source },
               `the catalogs cannot be read, so changes of the schema that the stream does not tell of go unnoticed: ${messageOf(error)}`,
             ),
+          onTampering: ({ message, hint }) => log.error({ source, hint }, message),
           onSegment: (segment) => {
             log.debug(
               {

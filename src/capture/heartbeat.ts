@@ -5,6 +5,7 @@ import { messagePrefix, type StreamMessage } from '../model/stream-message.ts'
 import { currentInsertLsn } from '../postgres/source.ts'
 import type { CatalogWatch } from './catalog-watch.ts'
 import type { Ask } from './control.ts'
+import type { OwnObjects } from './own-objects.ts'
 import { SequenceWatch } from './sequences.ts'
 
 /** Says something in the change stream, in a transaction of its own, and waits until its commit is on the server's disk. */
@@ -56,19 +57,24 @@ async function currentSnapshot(client: pg.Client): Promise<string> {
 export class Heart {
   private readonly ask: Ask
   private readonly catalogs: CatalogWatch
+  private readonly objects: OwnObjects
   private sequences = new SequenceWatch()
   private isBeating = false
 
-  constructor(ask: Ask, catalogs: CatalogWatch) {
+  constructor(ask: Ask, catalogs: CatalogWatch, objects: OwnObjects) {
     this.ask = ask
     this.catalogs = catalogs
+    this.objects = objects
   }
 
   /** Writes a heartbeat, unless the last one is still on its way. */
   beat(): void {
     if (this.isBeating) return
     this.isBeating = true
-    this.ask((client) => writeHeartbeat(client, this.sequences, this.catalogs))
+    this.ask(async (client) => {
+      await this.objects.look(client)
+      await writeHeartbeat(client, this.sequences, this.catalogs)
+    })
       .catch(() => {
         // What it had to say of sequences was not said: the next says all.
         this.sequences = new SequenceWatch()

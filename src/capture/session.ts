@@ -16,6 +16,7 @@ import { checkContinuity, checkHistory } from './continuity.ts'
 import { type Control, openControl } from './control.ts'
 import { Heart, writeHeartbeat } from './heartbeat.ts'
 import { watchLink } from './link-watch.ts'
+import { OwnObjects, type Tampering } from './own-objects.ts'
 import { checkPrerequisites } from './prerequisites.ts'
 import { SequenceWatch } from './sequences.ts'
 
@@ -32,6 +33,8 @@ export interface CaptureSessionOptions {
   readonly onSegment?: (segment: SegmentSummary) => void
   /** The catalogs cannot be read, so a change of the schema that the stream does not tell of will not be noticed. */
   readonly onBlind?: (error: unknown) => void
+  /** Something of ours in the database was dropped or changed; said once for as long as it holds. */
+  readonly onTampering?: (found: Tampering) => void
   readonly onStart?: (start: Lsn) => void
 }
 
@@ -54,7 +57,8 @@ export async function captureContinuously(
   options: CaptureSessionOptions,
 ): Promise<'stopped' | 'draining'> {
   await using control = await openControl(conninfo, { signal: options.stop, patience_ms: options.controlPatience_ms })
-  const heart = new Heart(control.ask, new CatalogWatch(options.onBlind))
+  const objects = new OwnObjects(await requireTimeline(repository, source), (found) => options.onTampering?.(found))
+  const heart = new Heart(control.ask, new CatalogWatch(options.onBlind), objects)
   // The first heartbeat waits for the stream, which may be refused.
   let timer: NodeJS.Timeout | undefined
   try {
@@ -146,7 +150,7 @@ async function captureOnce(
   // Again, now that the slot is ours and nobody else can move it; nothing has been confirmed yet but the archive's end.
   const held = await control.ask((client) => readSlot(client, timeline.slot))
   checkContinuity(facts, held, timeline, head)
-  if (!held?.active) throw twoServers(conninfo)
+  if (!held?.active && !stream.hasEnded) throw twoServers(conninfo)
   options.onStart?.(head.end)
   const capture = new Capture(stream, new SegmentWriter(repository, timeline, head, history), {
     encoding: timeline.encoding,

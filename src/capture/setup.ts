@@ -77,8 +77,8 @@ export async function planSetup(
   for (const { note } of found) refuseOtherRepository(note, options)
   // The slot is made after the publication: one without the other has places in the log where it was gone, which it
   // cannot read past or, from 18 on, passes over.
-  const isSpent = slot !== undefined && (found.length === 0 || options.gap?.facts['slotIsSpent'] === true)
-  const isWhole = (options.publications ?? []).every((one) => found.some((have) => have.name === one))
+  const isWhole = (options.publications ?? [name]).every((one) => found.some((have) => have.name === one))
+  const isSpent = slot !== undefined && (!isWhole || options.gap?.facts['slotIsSpent'] === true)
   const existing = isSpent && !isWhole ? [] : found
   const bare = (await client.query<BareTable>(tablesWithoutIdentitySql)).rows
   const insertsOnly = bare.filter((table) => options.replicaIdentity === 'skip' || !table.full)

@@ -68,11 +68,11 @@ export function explainReplicationFailure(
  * exist where it reads, and goes on without its tables; before, that was an error.
  */
 export function explainReplicationNotice(
-  notice: unknown,
+  notice: { readonly code?: string | undefined; readonly message?: string | undefined },
   stream: { readonly slot: string; readonly publications: readonly string[] },
 ): WalbackError | undefined {
-  const message = messageOf(notice)
-  return codeOf(notice) === '55000' && publicationIn(message, stream)
+  const { code, message = '' } = notice
+  return code === '55000' && publicationIn(message, stream)
     ? publicationWasGone(message, stream.slot, notice)
     : undefined
 }

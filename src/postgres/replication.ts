@@ -166,6 +166,11 @@ export class ReplicationStream implements AsyncDisposable {
     return this.heard_ms
   }
 
+  /** Whether nothing more will come; `read` says why. */
+  get hasEnded(): boolean {
+    return this.outcome !== undefined
+  }
+
   get isPaused(): boolean {
     return this.connection.stream.isPaused()
   }
