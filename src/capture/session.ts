@@ -16,6 +16,7 @@ import { checkContinuity, checkHistory } from './continuity.ts'
 import { type Control, openControl } from './control.ts'
 import { Heart, writeHeartbeat } from './heartbeat.ts'
 import { watchLink } from './link-watch.ts'
+import { checkOverlap } from './overlap.ts'
 import { OwnObjects, type Tampering } from './own-objects.ts'
 import { checkPrerequisites } from './prerequisites.ts'
 import { SequenceWatch } from './sequences.ts'
@@ -133,6 +134,7 @@ async function captureOnce(
   // The slot before the archive's end: an agent that is at work moves both, the archive first.
   const head = await readHead(repository, timeline, options.stop)
   checkContinuity(facts, slot, timeline, head)
+  await control.ask((client) => checkOverlap(client, slot, timeline, head))
   const before = options.before
   const until = await before?.()
   let history: ServerHistory | undefined

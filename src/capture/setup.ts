@@ -21,6 +21,7 @@ import type { Repository } from '../repository/repository.ts'
 import { type Head, readHead, serverEntry } from '../repository/segments.ts'
 import { beginTimeline, currentTimeline, type Timeline } from '../repository/timeline.ts'
 import { checkContinuity, checkHistory } from './continuity.ts'
+import { checkOverlap } from './overlap.ts'
 import { checkPrerequisites } from './prerequisites.ts'
 
 export interface SetupOptions {
@@ -226,7 +227,7 @@ async function timelineFor(
     const isNewSlot = plan.steps.some((step) => step.sql.includes('pg_create_logical_replication_slot'))
     const reason = isNewSlot
       ? `the replication slot ${plan.slot} was gone or lost, and was made anew`
-      : gapOf({ facts, slot, server: options.server }, known, head)
+      : await gapOf(client, { facts, slot, server: options.server }, known, head)
     if (reason === undefined) return known
     parent = { timeline: known.id, end: formatLsn(head.end), reason: options.gap?.message ?? reason }
   }
@@ -253,14 +254,17 @@ async function timelineFor(
 }
 
 /** Why the slot does not carry the archive on, if it does not. */
-function gapOf(
+async function gapOf(
+  client: pg.Client,
   found: { readonly facts: SourceFacts; readonly slot: SlotState; readonly server: ServerHistory | undefined },
   known: Timeline,
   head: Head,
-): string | undefined {
+): Promise<string | undefined> {
   try {
     checkContinuity(found.facts, found.slot, known, head)
     if (found.server) checkHistory(found.server, known, head)
+    // A slot that is read now is being carried on.
+    if (!found.slot.active) await checkOverlap(client, found.slot, known, head)
     return undefined
   } catch (error) {
     if (!(error instanceof WalbackError) || error.code !== 'gap') throw error

@@ -15,6 +15,7 @@ import {
   type SegmentSummary,
   type SegmentTrailer,
   segmentTrailer,
+  type TransactionEntry,
 } from './segment-format.ts'
 import type { Timeline } from './timeline.ts'
 
@@ -26,6 +27,8 @@ export interface Head {
   readonly xid: FullXid
   /** The timeline of the server that the end lies on, and where that began; undefined in archives of walback 0.1. */
   readonly server?: ServerTimeline | undefined
+  /** The last transaction that is stored, if the last segment holds any. */
+  readonly last?: Pick<TransactionEntry, 'commit' | 'xid'> | undefined
 }
 
 export interface ServerTimeline {
@@ -252,7 +255,13 @@ export async function readHead(repository: Repository, timeline: Timeline, signa
     return { end: parseLsn(start), sha256: null, xid: fullXid(BigInt(xid)), server: serverOf(server) }
   }
   const { end, sha256, trailer } = await readSegment(repository, last, signal)
-  return { end, sha256, xid: fullXid(BigInt(trailer.xid)), server: serverOf(trailer.server) }
+  return {
+    end,
+    sha256,
+    xid: fullXid(BigInt(trailer.xid)),
+    server: serverOf(trailer.server),
+    last: trailer.transactions.at(-1),
+  }
 }
 
 /** The time of a trailer or a transaction, for people. */
