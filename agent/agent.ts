@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import type { UnseenChangePolicy } from '../src/config.ts'
 import {
+  askServerHistory,
   type Conninfo,
   captureContinuously,
   connect,
@@ -12,6 +13,7 @@ import {
   setUp,
   supervise,
   type UnseenChange,
+  WalbackError,
 } from '../src/index.ts'
 import { BaseKeeper } from './base-keeper.ts'
 import { SchemaWatch } from './schema-watch.ts'
@@ -84,6 +86,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
               { source },
               `the catalogs cannot be read, so changes of the schema that the stream does not tell of go unnoticed: ${messageOf(error)}`,
             ),
+          onTampering: ({ message, hint }) => log.error({ source, hint }, message),
           onSegment: (segment) => {
             log.debug(
               {
@@ -98,13 +101,18 @@ export async function runAgent(options: AgentOptions): Promise<void> {
           },
         })
       },
-      onRetry: (reason, delay_ms) => log.warn({ source, delay_ms }, `capture interrupted: ${reason}`),
+      onRetry: (reason, delay_ms, error) => {
+        // What does not pass by itself waits for somebody, who has to hear of it.
+        if (error === undefined || error.retryable) log.warn({ source, delay_ms }, `capture interrupted: ${reason}`)
+        else log.error({ source, delay_ms, hint: error.hint }, `NOT CAPTURING: ${reason}; trying again`)
+      },
       onGap: async (error) => {
+        if (error.facts['stale'] === true) throw leftBehind(error)
         log.error(
           { source, ...error.facts },
           `GAP: ${error.message}; beginning a new timeline, what is archived stays restorable`,
         )
-        await beginAnew(options)
+        await beginAnew(options, error)
       },
     })
   } finally {
@@ -114,12 +122,20 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   log.info({ source }, 'stopped')
 }
 
+/** An old primary must not be followed because it answers again: somebody decides, or the new one is reached. */
+const leftBehind = ({ message, hint, facts, cause }: WalbackError): WalbackError =>
+  new WalbackError('refused', message, { ...(hint ? { hint } : {}), facts, cause })
+
 /** A new timeline, whose record names the old one's end and the reason. */
-async function beginAnew({ conninfo, repository, source, log, signal }: AgentOptions): Promise<void> {
+async function beginAnew(
+  { conninfo, repository, source, log, signal }: AgentOptions,
+  gap: WalbackError,
+): Promise<void> {
   const client = await connect(conninfo, { application: 'walback agent', signal })
   try {
     const { replicaIdentity } = await requireTimeline(repository, source)
-    const { timeline } = await setUp(client, repository, { source, replicaIdentity })
+    const server = await askServerHistory(conninfo, signal)
+    const { timeline } = await setUp(client, repository, { source, replicaIdentity, server, gap })
     log.warn({ source, timeline: timeline.id, start: timeline.start }, 'new timeline')
   } finally {
     await client.end().catch(() => undefined)

@@ -20,7 +20,9 @@ export const point = (at: Point): { lsn: string; time: string } => ({
 })
 
 export const baseTime = (base: BaseManifest): Point['time'] => micros(BigInt(base.time))
-export const duration_ms = (base: BaseManifest): number => Date.parse(base.finished) - Date.parse(base.started)
+/** By the clock of the machine that took it, which may have been set back meanwhile. */
+export const duration_ms = (base: BaseManifest): number =>
+  Math.max(0, Date.parse(base.finished) - Date.parse(base.started))
 
 /** The windows and gaps, one a line, the newest window last; or why nothing can be restored. */
 export function windowLines(holdings: Holdings): string[] {

@@ -66,6 +66,7 @@ export {
 export { type ConnectOptions, connect } from './postgres/connect.ts'
 export { type Conninfo, describeConninfo, resolveConninfo, withDatabase } from './postgres/conninfo.ts'
 export { type EmbeddedServer, startEmbedded } from './postgres/embedded.ts'
+export { askServerHistory } from './postgres/server-history.ts'
 export { readSlot, readSourceFacts, type SlotState, type SourceFacts } from './postgres/source.ts'
 export { type BaseManifest, type BaseTable, readManifests } from './repository/base.ts'
 export { checkSourceName, suggestSourceName } from './repository/layout.ts'

@@ -1,6 +1,7 @@
 import { Option } from 'commander'
 import { type ConfigWriting, writeConfig } from '../../src/config.ts'
 import {
+  askServerHistory,
   connect,
   describeConninfo,
   openStorage,
@@ -66,7 +67,8 @@ async function init(context: Context, options: Options): Promise<undefined> {
     }
     out.say(`source ${source}: ${describeConninfo(conninfo)} to ${storage.url}`)
     const repository = found ?? (await Repository.create(storage))
-    const { timeline, done } = await setUp(client, repository, setup)
+    const server = await askServerHistory(conninfo, signal)
+    const { timeline, done } = await setUp(client, repository, { ...setup, server })
     const made = found === undefined ? ['repository', ...done] : done
     const config = await configure(context, { source, url: settings.url, repositoryUrl: storage.url }, options)
     out.say(

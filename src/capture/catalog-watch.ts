@@ -44,8 +44,10 @@ export class CatalogWatch {
       this.last = { seen: parseSnapshot(look.snapshot), catalog: look.catalog, own: undefined }
       return look
     } catch (error) {
-      // Without a code it is the connection that failed; with one of class 57 the server is going.
-      if (codeOf(error) === undefined || codeOf(error)?.startsWith('57')) throw error
+      // Without a code it is the connection that failed; with one of class 57 the server is going, unless it gave the
+      // reading up for taking too long (57014).
+      const code = codeOf(error)
+      if (code === undefined || (code.startsWith('57') && code !== '57014')) throw error
       if (!this.hasFailed) this.onFailure?.(error)
       this.hasFailed = true
       return { snapshot }

@@ -4,6 +4,8 @@ import { type FullXid, fullXid } from '../model/snapshot.ts'
 import { messagePrefix, type StreamMessage } from '../model/stream-message.ts'
 import { currentInsertLsn } from '../postgres/source.ts'
 import type { CatalogWatch } from './catalog-watch.ts'
+import type { Ask } from './control.ts'
+import type { OwnObjects } from './own-objects.ts'
 import { SequenceWatch } from './sequences.ts'
 
 /** Says something in the change stream, in a transaction of its own, and waits until its commit is on the server's disk. */
@@ -53,21 +55,26 @@ async function currentSnapshot(client: pg.Client): Promise<string> {
 
 /** Beats without anybody waiting. One that cannot be written is no reason to stop: if the server is gone, the stream says so. */
 export class Heart {
-  private readonly client: pg.Client
+  private readonly ask: Ask
   private readonly catalogs: CatalogWatch
+  private readonly objects: OwnObjects
   private sequences = new SequenceWatch()
   private isBeating = false
 
-  constructor(client: pg.Client, catalogs: CatalogWatch) {
-    this.client = client
+  constructor(ask: Ask, catalogs: CatalogWatch, objects: OwnObjects) {
+    this.ask = ask
     this.catalogs = catalogs
+    this.objects = objects
   }
 
   /** Writes a heartbeat, unless the last one is still on its way. */
   beat(): void {
     if (this.isBeating) return
     this.isBeating = true
-    writeHeartbeat(this.client, this.sequences, this.catalogs)
+    this.ask(async (client) => {
+      await this.objects.look(client)
+      await writeHeartbeat(client, this.sequences, this.catalogs)
+    })
       .catch(() => {
         // What it had to say of sequences was not said: the next says all.
         this.sequences = new SequenceWatch()

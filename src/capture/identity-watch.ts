@@ -3,6 +3,7 @@ import { codeOf, messageOf } from '../base/errors.ts'
 import { eventTriggers } from '../postgres/ddl-capture-sql.ts'
 import { tablesWithoutIdentitySql } from '../postgres/identity-sql.ts'
 import { setIdentityFullSql } from '../postgres/setup-sql.ts'
+import type { Ask } from './control.ts'
 
 export interface IdentityWatchOptions {
   /** A table got its identity: by name. */
@@ -17,14 +18,14 @@ export interface IdentityWatchOptions {
  * their key to a role that may not alter them, or are told REPLICA IDENTITY NOTHING. They get FULL within seconds.
  */
 export class IdentityWatch {
-  private readonly client: pg.Client
+  private readonly ask: Ask
   private readonly options: IdentityWatchOptions
   private readonly left = new Set<string>()
   private isLooking = false
   private nextLook_ms = 0
 
-  constructor(client: pg.Client, options: IdentityWatchOptions = {}) {
-    this.client = client
+  constructor(ask: Ask, options: IdentityWatchOptions = {}) {
+    this.ask = ask
     this.options = options
   }
 
@@ -33,7 +34,7 @@ export class IdentityWatch {
     const started = performance.now()
     if (this.isLooking || started < this.nextLook_ms) return
     this.isLooking = true
-    this.look()
+    this.ask((client) => this.look(client))
       .catch(() => undefined)
       .finally(() => {
         const now = performance.now()
@@ -42,14 +43,14 @@ export class IdentityWatch {
       })
   }
 
-  private async look(): Promise<void> {
-    const { rows } = await this.client.query<{ schema: string; name: string; full: boolean }>(tablesWithoutIdentitySql)
+  private async look(client: pg.Client): Promise<void> {
+    const { rows } = await client.query<{ schema: string; name: string; full: boolean }>(tablesWithoutIdentitySql)
     for (const table of rows.filter(({ full }) => full)) {
       const name = `${table.schema}.${table.name}`
       try {
         // One string, so one transaction. Whoever holds the table is not waited for: the next look comes soon. Event
         // triggers of the application need not see it; ours do, so that it is in the stream.
-        await this.client.query(`SET LOCAL lock_timeout = '100ms'; ${quietSql}; ${setIdentityFullSql(table)}`)
+        await client.query(`SET LOCAL lock_timeout = '100ms'; ${quietSql}; ${setIdentityFullSql(table)}`)
         this.left.delete(name)
         this.options.onMended?.(name)
       } catch (error) {

@@ -1,21 +1,24 @@
-import type pg from 'pg'
-import { sleep } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import type { Lsn } from '../model/lsn.ts'
-import { connect } from '../postgres/connect.ts'
-import type { Conninfo } from '../postgres/conninfo.ts'
+import { type Conninfo, describeConninfo } from '../postgres/conninfo.ts'
 import { ReplicationStream } from '../postgres/replication.ts'
 import { explainSessionFailure } from '../postgres/replication-failure.ts'
+import type { ServerHistory } from '../postgres/server-history.ts'
 import { readSlot, readSourceFacts } from '../postgres/source.ts'
+import { readWalsender } from '../postgres/walsender.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
 import { readHead, SegmentWriter } from '../repository/segments.ts'
 import { currentTimeline, type Timeline } from '../repository/timeline.ts'
 import { Capture } from './capture.ts'
 import { CatalogWatch } from './catalog-watch.ts'
-import { checkContinuity } from './continuity.ts'
+import { checkContinuity, checkHistory } from './continuity.ts'
+import { type Control, openControl } from './control.ts'
 import { Heart, writeHeartbeat } from './heartbeat.ts'
 import { IdentityWatch, type IdentityWatchOptions } from './identity-watch.ts'
+import { watchLink } from './link-watch.ts'
+import { checkOverlap } from './overlap.ts'
+import { OwnObjects, type Tampering } from './own-objects.ts'
 import { checkPrerequisites } from './prerequisites.ts'
 import { SequenceWatch } from './sequences.ts'
 
@@ -25,11 +28,15 @@ export interface CaptureSessionOptions {
   readonly heartbeat_ms: number
   /** How long the store may leave a full queue waiting before the stream is let go; a minute if not given. */
   readonly storePatience_ms?: number | undefined
+  /** How long the ordinary session may leave a question unanswered; a minute and a half if not given. */
+  readonly controlPatience_ms?: number | undefined
   /** Ends the session in good order. */
   readonly stop: AbortSignal
   readonly onSegment?: (segment: SegmentSummary) => void
   /** The catalogs cannot be read, so a change of the schema that the stream does not tell of will not be noticed. */
   readonly onBlind?: (error: unknown) => void
+  /** Something of ours in the database was dropped or changed; said once for as long as it holds. */
+  readonly onTampering?: (found: Tampering) => void
   readonly onStart?: (start: Lsn) => void
   /** Given: tables that lack a replica identity get REPLICA IDENTITY FULL. */
   readonly identities?: IdentityWatchOptions | undefined
@@ -53,9 +60,10 @@ export async function captureContinuously(
   source: string,
   options: CaptureSessionOptions,
 ): Promise<'stopped' | 'draining'> {
-  await using control = await openControl(conninfo, options.stop)
-  const heart = new Heart(control.client, new CatalogWatch(options.onBlind))
-  const identities = options.identities ? new IdentityWatch(control.client, options.identities) : undefined
+  await using control = await openControl(conninfo, { signal: options.stop, patience_ms: options.controlPatience_ms })
+  const objects = new OwnObjects(await requireTimeline(repository, source), (found) => options.onTampering?.(found))
+  const heart = new Heart(control.ask, new CatalogWatch(options.onBlind), objects)
+  const identities = options.identities ? new IdentityWatch(control.ask, options.identities) : undefined
   // The first heartbeat waits for the stream, which may be refused.
   let timer: NodeJS.Timeout | undefined
   let identityTimer: NodeJS.Timeout | undefined
@@ -69,7 +77,9 @@ export async function captureContinuously(
         if (identities) identityTimer = setInterval(() => identities.tick(), identityTick_ms)
       },
     })
-    return outcome === 'draining' ? 'draining' : 'stopped'
+    if (outcome !== 'draining') return 'stopped'
+    if (control.givenUp) throw control.givenUp
+    return 'draining'
   } finally {
     clearInterval(timer)
     clearInterval(identityTimer)
@@ -85,18 +95,21 @@ export async function captureUpToNow(
   source: string,
   options: CaptureSessionOptions,
 ): Promise<{ readonly reached: Lsn; readonly timeline: Timeline }> {
-  await using control = await openControl(conninfo, options.stop)
+  await using control = await openControl(conninfo, { signal: options.stop, patience_ms: options.controlPatience_ms })
   const timeline = await requireTimeline(repository, source)
   let until: Lsn | undefined
   const outcome = await captureOnce(conninfo, repository, source, control, {
     ...options,
     before: async () => {
       // What commits before this message has an earlier place in the stream.
-      until = await writeHeartbeat(control.client, new SequenceWatch(), new CatalogWatch(options.onBlind))
+      until = await control.ask((client) =>
+        writeHeartbeat(client, new SequenceWatch(), new CatalogWatch(options.onBlind)),
+      )
       return until
     },
   })
   if (outcome !== 'reached' || until === undefined) {
+    if (outcome === 'draining' && control.givenUp) throw control.givenUp
     throw new WalbackError(
       options.stop.aborted ? 'interrupted' : 'database',
       `capture ended before it had reached the present: ${outcome}`,
@@ -130,19 +143,27 @@ async function captureOnce(
   // The slot before the archive's end: an agent that is at work moves both, the archive first.
   const head = await readHead(repository, timeline, options.stop)
   checkContinuity(facts, slot, timeline, head)
+  await control.ask((client) => checkOverlap(client, slot, timeline, head))
   const before = options.before
-  const until = before && (await control.ask(before))
+  const until = await before?.()
+  let history: ServerHistory | undefined
   await using stream = await ReplicationStream.open(conninfo, {
     slot: timeline.slot,
     publications: timeline.publications,
     start: head.end,
     application: `walback ${source}`,
+    onServer: (server) => {
+      checkHistory(server, timeline, head)
+      history = server
+    },
     signal: options.stop,
   })
   // Again, now that the slot is ours and nobody else can move it; nothing has been confirmed yet but the archive's end.
-  checkContinuity(facts, await control.ask((client) => readSlot(client, timeline.slot)), timeline, head)
+  const held = await control.ask((client) => readSlot(client, timeline.slot))
+  checkContinuity(facts, held, timeline, head)
+  if (!held?.active && !stream.hasEnded) throw twoServers(conninfo)
   options.onStart?.(head.end)
-  const capture = new Capture(stream, new SegmentWriter(repository, timeline, head), {
+  const capture = new Capture(stream, new SegmentWriter(repository, timeline, head, history), {
     encoding: timeline.encoding,
     segmentBytes: options.segmentBytes,
     segmentAge_ms: options.segmentAge_ms,
@@ -152,52 +173,25 @@ async function captureOnce(
     draining: control.draining,
     ...(options.onSegment ? { onSegment: options.onSegment } : {}),
   })
-  // Awaited here: the stream is closed when this function is left.
-  return await capture.run()
-}
-
-/** The ordinary session beside the stream. */
-interface Control extends AsyncDisposable {
-  readonly client: pg.Client
-  /** Fires when the session is lost, for whatever reason: no heartbeat would be written any more. */
-  readonly draining: AbortSignal
-  /** Asks the server something; a session that is lost meanwhile is an error that may be tried again. */
-  ask<T>(question: (client: pg.Client) => Promise<T>): Promise<T>
-}
-
-async function openControl(conninfo: Conninfo, signal: AbortSignal): Promise<Control> {
-  const client = await connect(conninfo, { application: 'walback control', settings: controlSettings, signal })
-  const draining = new AbortController()
-  client.on('error', () => draining.abort())
-  client.on('end', () => draining.abort())
-  return {
-    client,
-    draining: draining.signal,
-    ask: async (question) => {
-      try {
-        return await question(client)
-      } catch (error) {
-        throw explainSessionFailure(error)
-      }
-    },
-    [Symbol.asyncDispose]: async () => {
-      // A server that does not answer does not keep us either.
-      const over = new AbortController()
-      await Promise.race([client.end(), sleep(goodbye_ms, over.signal)]).catch(() => undefined)
-      over.abort()
-    },
+  const over = new AbortController()
+  watchLink({
+    stream,
+    look: (limit_ms) => control.ask((client) => readWalsender(client, timeline.slot), limit_ms),
+    stop: over.signal,
+  }).catch((error: unknown) => {
+    // A control session that is lost ends capture by itself.
+    if (!control.draining.aborted) stream.fail(explainSessionFailure(error))
+  })
+  try {
+    return await capture.run()
+  } finally {
+    over.abort()
   }
 }
 
-/**
- * Whatever the role's defaults: the session is idle between heartbeats, and a heartbeat may wait for the disk. Reading the
- * catalogs takes one core at most, and a compiler would take longer than the reading.
- */
-const controlSettings = {
-  idle_session_timeout: '0',
-  statement_timeout: '0',
-  search_path: '',
-  jit: 'off',
-  max_parallel_workers_per_gather: '0',
-}
-const goodbye_ms = 2000
+/** Each connection takes the first host that answers; in a failover that may be another one a moment later. */
+const twoServers = (conninfo: Conninfo): WalbackError =>
+  new WalbackError('database', `the two connections to ${describeConninfo(conninfo)} have reached different servers`, {
+    hint: 'name the hosts of the cluster with target_session_attrs=read-write, so that only its primary is taken',
+    retryable: true,
+  })

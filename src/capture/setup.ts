@@ -5,6 +5,7 @@ import { formatLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
 import { eventTriggers } from '../postgres/ddl-capture-sql.ts'
 import { publishableTablesSql, tablesWithoutIdentitySql } from '../postgres/identity-sql.ts'
+import type { ServerHistory } from '../postgres/server-history.ts'
 import {
   createSlotSql,
   dropSlotSql,
@@ -19,9 +20,10 @@ import {
 } from '../postgres/setup-sql.ts'
 import { readSlot, readSourceFacts, type SlotState, type SourceFacts } from '../postgres/source.ts'
 import type { Repository } from '../repository/repository.ts'
-import { readHead } from '../repository/segments.ts'
+import { type Head, readHead, serverEntry } from '../repository/segments.ts'
 import { beginTimeline, currentTimeline, type Timeline } from '../repository/timeline.ts'
-import { checkContinuity } from './continuity.ts'
+import { checkContinuity, checkHistory } from './continuity.ts'
+import { checkOverlap } from './overlap.ts'
 import { checkPrerequisites } from './prerequisites.ts'
 
 export interface SetupOptions {
@@ -32,6 +34,10 @@ export interface SetupOptions {
   readonly repositoryId?: string
   /** False: plan also where preconditions are not met, for SQL that somebody else will run. */
   readonly mustBeReady?: boolean
+  /** Which history the server's log is of, where that is known: whether the archive is of the same. */
+  readonly server?: ServerHistory
+  /** What ended capture, if that is why the source is set up again: the reason of the new timeline. */
+  readonly gap?: WalbackError
   readonly onStep?: (step: string) => void
 }
 
@@ -60,15 +66,23 @@ export const slotName = (source: string): string =>
   `walback_${source.toLowerCase().replace(/[^a-z0-9_]/g, '_')}`.slice(0, 63)
 
 /** Decides what `init` has to do; reads only. Throws when a precondition is not met. */
-export async function planSetup(client: pg.Client, options: SetupOptions): Promise<SetupPlan> {
+export async function planSetup(
+  client: pg.Client,
+  options: SetupOptions & { readonly publications?: readonly string[] },
+): Promise<SetupPlan> {
   const facts = await readSourceFacts(client)
   const name = slotName(options.source)
   const slot = await readSlot(client, name)
   if (options.mustBeReady !== false) checkPrerequisites(facts, { slotExists: slot !== undefined })
   if (slot) refuseForeignSlot(slot, facts)
   await refuseForeignSchema(client)
-  const existing = await existingPublications(client, name)
-  for (const { note } of existing) refuseOtherRepository(note, options)
+  const found = await existingPublications(client, name)
+  for (const { note } of found) refuseOtherRepository(note, options)
+  // The slot is made after the publication: one without the other has places in the log where it was gone, which it
+  // cannot read past or, from 18 on, passes over.
+  const isWhole = (options.publications ?? [name]).every((one) => found.some((have) => have.name === one))
+  const isSpent = slot !== undefined && (!isWhole || options.gap?.facts['slotIsSpent'] === true)
+  const existing = isSpent && !isWhole ? [] : found
   const bare = (await client.query<BareTable>(tablesWithoutIdentitySql)).rows
   const insertsOnly = bare.filter((table) => options.replicaIdentity === 'skip' || !table.full)
   const ddl = facts.role.eventTriggers ? 'triggers' : 'none'
@@ -88,6 +102,8 @@ export async function planSetup(client: pg.Client, options: SetupOptions): Promi
   }
   const publications = existing.map((found) => found.name)
   if (existing.length === 0) {
+    for (const left of found)
+      steps.push({ title: `removal of publication ${left.name}`, sql: `DROP PUBLICATION ${quoteIdent(left.name)}` })
     const made = await publicationSteps(client, name, { allTables, insertsOnly, facts })
     steps.push(...made.steps)
     publications.push(...made.publications)
@@ -98,9 +114,12 @@ export async function planSetup(client: pg.Client, options: SetupOptions): Promi
       steps.push({ title: `note at publication ${publication}`, sql })
     }
   }
-  if (slot?.walStatus === 'lost')
-    steps.push({ title: `removal of slot ${name}, whose log is lost`, sql: dropSlotSql(name) })
-  if (slot === undefined || slot.walStatus === 'lost') {
+  const isLost = slot?.walStatus === 'lost'
+  if (isLost || isSpent) {
+    const why = isLost ? 'whose log is lost' : 'which cannot be read past where a publication was gone'
+    steps.push({ title: `removal of slot ${name}, ${why}`, sql: dropSlotSql(name) })
+  }
+  if (slot === undefined || isLost || isSpent) {
     steps.push({ title: `replication slot ${name}`, sql: createSlotSql(name, facts.version) })
   }
   return { steps, publications, slot: name, allTables, ddl }
@@ -115,7 +134,11 @@ export async function setUp(
   const facts = await readSourceFacts(client)
   const known = await currentTimeline(repository, options.source)
   if (known) refuseOtherSource(known, facts)
-  const plan = await planSetup(client, { ...options, repositoryId: repository.id })
+  const plan = await planSetup(client, {
+    ...options,
+    repositoryId: repository.id,
+    ...(known ? { publications: known.publications } : {}),
+  })
   const done: string[] = []
   for (const step of plan.steps) {
     options.onStep?.(step.title)
@@ -201,15 +224,12 @@ async function timelineFor(
   let parent: Timeline['parent']
   if (known) {
     const head = await readHead(repository, known)
-    try {
-      checkContinuity(facts, slot, known, head)
-      return known
-    } catch (error) {
-      if (!(error instanceof WalbackError) || error.code !== 'gap') throw error
-      const isNewSlot = plan.steps.some((step) => step.sql.includes('pg_create_logical_replication_slot'))
-      const reason = isNewSlot ? `the replication slot ${plan.slot} was gone or lost, and was made anew` : error.message
-      parent = { timeline: known.id, end: formatLsn(head.end), reason }
-    }
+    const isNewSlot = plan.steps.some((step) => step.sql.includes('pg_create_logical_replication_slot'))
+    const reason = isNewSlot
+      ? `the replication slot ${plan.slot} was gone or lost, and was made anew`
+      : await gapOf(client, { facts, slot, server: options.server }, known, head)
+    if (reason === undefined) return known
+    parent = { timeline: known.id, end: formatLsn(head.end), reason: options.gap?.message ?? reason }
   }
   const { rows } = await client.query<{ snapshot: string }>('SELECT pg_catalog.pg_current_snapshot()::text AS snapshot')
   const snapshot = rows[0]?.snapshot ?? ''
@@ -227,9 +247,29 @@ async function timelineFor(
     serverVersion: facts.version,
     start: formatLsn(slot.confirmedFlushLsn),
     xid: parseSnapshot(snapshot).xmax.toString(),
+    ...(options.server ? { server: serverEntry(options.server) } : {}),
     snapshot,
     ...(parent ? { parent } : {}),
   })
+}
+
+/** Why the slot does not carry the archive on, if it does not. */
+async function gapOf(
+  client: pg.Client,
+  found: { readonly facts: SourceFacts; readonly slot: SlotState; readonly server: ServerHistory | undefined },
+  known: Timeline,
+  head: Head,
+): Promise<string | undefined> {
+  try {
+    checkContinuity(found.facts, found.slot, known, head)
+    if (found.server) checkHistory(found.server, known, head)
+    // A slot that is read now is being carried on.
+    if (!found.slot.active) await checkOverlap(client, found.slot, known, head)
+    return undefined
+  } catch (error) {
+    if (!(error instanceof WalbackError) || error.code !== 'gap') throw error
+    return error.message
+  }
 }
 
 async function existingPublications(
@@ -329,6 +369,13 @@ function stepFailure(step: { title: string; sql: string }, error: unknown, isSlo
       hint: isSlot
         ? 'a transaction has been open for long; end it (pg_stat_activity shows it by xact_start), then run init again'
         : 'the table is busy; run init again at a quieter moment: what is done stays done',
+      retryable: true,
+    })
+  }
+  if (code === '55006') {
+    return new WalbackError('locked', `the ${step.title} has to wait: ${message}`, {
+      cause: error,
+      hint: 'another walback is capturing this source; stop it, then run init again',
       retryable: true,
     })
   }

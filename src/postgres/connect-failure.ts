@@ -115,7 +115,7 @@ function adviseOnAnswer(conninfo: Conninfo, error: unknown): Advice {
       }
     }
     case '3D000':
-      return { hint: `psql -l shows the databases; createdb makes one`, retryable: false }
+      return { hint: `psql -l shows the databases: was it renamed or dropped? createdb makes one`, retryable: false }
     case '42501':
       return {
         hint: `grant what is missing: GRANT CONNECT ON DATABASE ${quoteIdent(conninfo.database)} TO ${role}, or for replication ALTER ROLE ${role} REPLICATION`,

@@ -1,4 +1,5 @@
 import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
+import { quoteLiteral } from '../model/identifier.ts'
 
 /**
  * Turns the failure of a query into what a person can act on. A connection that broke, or a server that is stopping,
@@ -36,9 +37,7 @@ export function explainReplicationFailure(
       true,
     )
   }
-  if (code === '42704' && /publication/.test(message)) {
-    return failure('prerequisite', message, 'run `walback init` again: it makes the publication that was dropped')
-  }
+  if (code === '42704' && publicationIn(message, stream)) return publicationWasGone(message, stream.slot, error)
   if (code === '42704') {
     return failure(
       'gap',
@@ -55,11 +54,41 @@ export function explainReplicationFailure(
   }
   // A message is built in one piece of memory, which PostgreSQL bounds.
   if (code === '54000') {
-    return failure(
-      'database',
-      `the change stream cannot go on: ${message}`,
-      'a row was written that takes 1 GiB or more as text, and the server cannot send it; only a new slot gets past it: `walback uninstall`, `walback init`, then `walback backup --full`',
-    )
+    return new WalbackError('gap', `the change stream cannot go on: ${message}`, {
+      cause: error,
+      hint: `a row was written that takes 1 GiB or more as text, and the server cannot send it; only a new slot gets past it: SELECT pg_drop_replication_slot(${quoteLiteral(stream.slot)}), \`walback init\`, then \`walback backup --full\``,
+      facts: { slotIsSpent: true },
+    })
   }
   return failure('database', `the change stream was lost: ${message}`, 'see the server log for the reason', true)
+}
+
+/**
+ * A warning by which the server says that it leaves changes out: from 18 on it passes over a publication that does not
+ * exist where it reads, and goes on without its tables; before, that was an error.
+ */
+export function explainReplicationNotice(
+  notice: { readonly code?: string | undefined; readonly message?: string | undefined },
+  stream: { readonly slot: string; readonly publications: readonly string[] },
+): WalbackError | undefined {
+  const { code, message = '' } = notice
+  return code === '55000' && publicationIn(message, stream)
+    ? publicationWasGone(message, stream.slot, notice)
+    : undefined
+}
+
+/** By its name, in whatever language the message is. */
+const publicationIn = (message: string, { publications }: { readonly publications: readonly string[] }): boolean =>
+  publications.some((name) => message.includes(`"${name}"`))
+
+/**
+ * The slot reads the log with the catalogs as they were at each place of it. Where the publication was gone, changes
+ * cannot be read by it any more, also when it has been made again since; only a new slot gets past them.
+ */
+function publicationWasGone(message: string, slot: string, cause: unknown): WalbackError {
+  return new WalbackError('gap', `a publication was dropped, and what changed while it was gone is lost: ${message}`, {
+    cause,
+    hint: `run \`walback init\`, which makes it and a new slot (or, if it is there again, first SELECT pg_drop_replication_slot(${quoteLiteral(slot)})), then \`walback backup --full\`; what is archived stays restorable`,
+    facts: { slotIsSpent: true },
+  })
 }

@@ -7,8 +7,9 @@ import { formatLsn, type Lsn, lsn, maxLsn, zeroLsn } from '../model/lsn.ts'
 import { fromPostgresTime, type Micros, nowMicros, toPostgresTime } from '../model/time.ts'
 import type { Conninfo } from './conninfo.ts'
 import { MessageSplitter } from './message-splitter.ts'
-import { explainReplicationFailure } from './replication-failure.ts'
+import { explainReplicationFailure, explainReplicationNotice } from './replication-failure.ts'
 import { openRowSession } from './row-session.ts'
+import { readServerHistory, type ServerHistory } from './server-history.ts'
 
 export interface StreamedMessage {
   readonly lsn: Lsn
@@ -30,6 +31,8 @@ export interface ReplicationOptions {
   /** Where to begin: the server sends whole transactions whose commit record starts at or after it. */
   readonly start: Lsn
   readonly application: string
+  /** Hears which server this is, before anything of it is read; what it throws ends the attempt. */
+  readonly onServer?: (server: ServerHistory) => void
   readonly signal?: AbortSignal | undefined
 }
 
@@ -56,6 +59,8 @@ export class ReplicationStream implements AsyncDisposable {
   private received: Lsn
   private askedAt: Lsn = zeroLsn
   private asked_ms: number[] = []
+  private heard_ms = performance.now()
+  private patience_ms = 0
 
   /** Connects and starts streaming. A slot that is taken, lost or absent is an error of its own. */
   static async open(conninfo: Conninfo, options: ReplicationOptions): Promise<ReplicationStream> {
@@ -84,8 +89,16 @@ export class ReplicationStream implements AsyncDisposable {
     const { rows } = await this.client.query<{ ms: string }>(
       `SELECT setting AS ms FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'`,
     )
+    this.patience_ms = Number(rows[0]?.ms ?? 0)
+    options.onServer?.(await readServerHistory(this.client))
+    // Whatever the role's default: the server tells by a warning that it leaves changes out.
+    await this.client.query(`SET client_min_messages = 'warning'`)
     const started = new Promise<void>((resolve) => this.connection.once('replicationStart', resolve))
     this.takeOver()
+    this.client.on('notice', (notice) => {
+      const failure = explainReplicationNotice(notice, options)
+      if (failure) this.fail(failure)
+    })
     this.finished = this.client
       .query(
         `START_REPLICATION SLOT ${quoteIdent(options.slot)} LOGICAL ${formatLsn(options.start)} ` +
@@ -97,7 +110,8 @@ export class ReplicationStream implements AsyncDisposable {
       )
     await Promise.race([started, this.finished])
     if (this.outcome) throw this.outcome.error ?? streamEnded()
-    this.timer = setInterval(() => this.sendStatus(), statusInterval_ms(Number(rows[0]?.ms ?? 0)))
+    this.heard_ms = performance.now()
+    this.timer = setInterval(() => this.sendStatus(true), statusInterval_ms(this.patience_ms))
   }
 
   /**
@@ -110,6 +124,7 @@ export class ReplicationStream implements AsyncDisposable {
     stream.removeAllListeners('data')
     const splitter = new MessageSplitter()
     stream.on('data', (chunk: Buffer) => {
+      this.heard_ms = performance.now()
       // Node reads into 64 KiB, however little comes: a queue of short reads would hold many times what it counts.
       const bytes = chunk.length < wholeRead_bytes ? Buffer.from(chunk) : chunk
       splitter.push(bytes, (type, body, whole) => {
@@ -133,7 +148,10 @@ export class ReplicationStream implements AsyncDisposable {
     this.messages = []
     this.keepalive = undefined
     this.queuedBytes = 0
-    if (this.connection.stream.isPaused()) this.connection.stream.resume()
+    if (this.isPaused) {
+      this.heard_ms = performance.now()
+      this.connection.stream.resume()
+    }
     return batch
   }
 
@@ -141,6 +159,30 @@ export class ReplicationStream implements AsyncDisposable {
   confirm(position: Lsn): void {
     this.confirmed = maxLsn(this.confirmed, position)
     this.sendStatus()
+  }
+
+  /** When something last came in (monotonic, ms); nothing is read while the stream is paused. */
+  get heardAt_ms(): number {
+    return this.heard_ms
+  }
+
+  /** Whether nothing more will come; `read` says why. */
+  get hasEnded(): boolean {
+    return this.outcome !== undefined
+  }
+
+  get isPaused(): boolean {
+    return this.connection.stream.isPaused()
+  }
+
+  /** The server's wal_sender_timeout: how long it bears our silence; 0 is for ever. */
+  get serverPatience_ms(): number {
+    return this.patience_ms
+  }
+
+  /** Ends the stream for a reason of ours: what came before can still be read, and then `read` throws this. */
+  fail(error: WalbackError): void {
+    this.end(error)
   }
 
   /**
@@ -184,7 +226,7 @@ export class ReplicationStream implements AsyncDisposable {
 
   private take(chunk: Buffer): void {
     // What still comes while we say goodbye would fill the queue, and a full queue stops the reading.
-    if (this.isClosing) return
+    if (this.isClosing || this.outcome) return
     if (chunk[0] === xLogData) {
       this.time = fromPostgresTime(chunk.readBigInt64BE(17))
       this.messages.push({ lsn: lsn(chunk.readBigUInt64BE(1)), message: chunk.subarray(25) })
@@ -216,8 +258,11 @@ export class ReplicationStream implements AsyncDisposable {
     this.wake()
   }
 
-  /** Standby status update: written, flushed and applied positions, our clock, no reply wanted. */
-  private sendStatus(): void {
+  /**
+   * Standby status update: written, flushed and applied positions, our clock, and whether a reply is wanted. It is on the
+   * timer, so that a connection that lives is never silent for long (capture/link-watch.ts).
+   */
+  private sendStatus(wantsReply = false): void {
     if (this.outcome) return
     const status = Buffer.alloc(34)
     status[0] = standbyStatus
@@ -225,6 +270,7 @@ export class ReplicationStream implements AsyncDisposable {
     status.writeBigUInt64BE(this.confirmed, 9)
     status.writeBigUInt64BE(this.confirmed, 17)
     status.writeBigInt64BE(toPostgresTime(nowMicros()), 25)
+    status[33] = wantsReply ? 1 : 0
     this.connection.sendCopyFromChunk(status)
   }
 }

@@ -11,6 +11,8 @@ export interface SourceFacts {
   readonly encoding: string
   readonly walLevel: string
   readonly inRecovery: boolean
+  /** The server's own timeline; undefined in recovery. */
+  readonly timeline: number | undefined
   readonly slots: { readonly used: number; readonly max: number }
   readonly maxWalSenders: number
   readonly maxSlotWalKeepSize_mb: number
@@ -38,6 +40,8 @@ export async function readSourceFacts(client: pg.Client): Promise<SourceFacts> {
       (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system_identifier,
       d.datname AS database, d.oid::text AS database_oid, pg_catalog.pg_encoding_to_char(d.encoding) AS encoding,
       current_setting('wal_level') AS wal_level, pg_catalog.pg_is_in_recovery() AS recovery,
+      CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+        THEN pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) END AS timeline,
       (SELECT count(*)::text FROM pg_catalog.pg_replication_slots) AS slots,
       current_setting('max_replication_slots') AS max_slots, current_setting('max_wal_senders') AS max_wal_senders,
       (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size') AS max_slot_wal,
@@ -61,6 +65,8 @@ export async function readSourceFacts(client: pg.Client): Promise<SourceFacts> {
     encoding: row.encoding ?? '',
     walLevel: row.wal_level ?? '',
     inRecovery: row.recovery,
+    // The first eight digits of the name of a file of its log.
+    timeline: row.timeline ? Number.parseInt(row.timeline, 16) : undefined,
     slots: { used: Number(row.slots), max: Number(row.max_slots) },
     maxWalSenders: Number(row.max_wal_senders),
     maxSlotWalKeepSize_mb: Number(row.max_slot_wal),

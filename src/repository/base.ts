@@ -1,5 +1,7 @@
 import { z } from 'zod'
 import { databaseShape, largeObjectShape, notCarriedShape, roleShape, sequenceShape } from '../model/catalog.ts'
+import { parseLsn } from '../model/lsn.ts'
+import { parseSnapshot } from '../model/snapshot.ts'
 import { basesPrefix, manifestKey } from './layout.ts'
 import { type Repository, readJson, sealedJson } from './repository.ts'
 
@@ -75,7 +77,7 @@ export async function writeManifest(repository: Repository, manifest: BaseManife
 export const readManifest = (repository: Repository, source: string, base: string): Promise<BaseManifest> =>
   readJson(repository.storage, manifestKey(source, base), manifestShape)
 
-/** All complete bases of a source, oldest first by the position they were taken at, not by name. */
+/** All complete bases of a source, oldest first by the position they were taken at: neither names nor clocks decide. */
 export async function readManifests(
   repository: Repository,
   source: string,
@@ -86,5 +88,13 @@ export async function readManifests(
     const id = /\/([^/]+)\/manifest\.json$/.exec(key)?.[1]
     if (id !== undefined) manifests.push(await readManifest(repository, source, id))
   }
-  return manifests.sort((a, b) => a.timeline.localeCompare(b.timeline) || Number(BigInt(a.time) - BigInt(b.time)))
+  return manifests.sort(
+    (a, b) =>
+      a.timeline.localeCompare(b.timeline) ||
+      order(parseLsn(a.lsn), parseLsn(b.lsn)) ||
+      order(parseSnapshot(a.snapshot).xmax, parseSnapshot(b.snapshot).xmax) ||
+      order(BigInt(a.time), BigInt(b.time)),
+  )
 }
+
+const order = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0)

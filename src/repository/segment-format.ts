@@ -75,6 +75,8 @@ export const segmentTrailer = z.object({
   xid: z.string(),
   /** The server's clock when `end` was seen. */
   time: z.string(),
+  /** The server's timeline, and where it began; absent in segments of walback 0.1. */
+  server: z.object({ timeline: z.number(), since: lsnText }).optional(),
   /** Objects that come before this one's blocks: what was stored of a transaction before its commit was seen. */
   parts: z.array(z.object({ key: z.string(), size_bytes: z.number(), sha256 })),
   tables: z.array(z.object({ oid: z.number(), schema: z.string(), name: z.string() })),

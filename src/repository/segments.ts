@@ -15,6 +15,7 @@ import {
   type SegmentSummary,
   type SegmentTrailer,
   segmentTrailer,
+  type TransactionEntry,
 } from './segment-format.ts'
 import type { Timeline } from './timeline.ts'
 
@@ -24,6 +25,15 @@ export interface Head {
   readonly end: Lsn
   readonly sha256: string | null
   readonly xid: FullXid
+  /** The timeline of the server that the end lies on, and where that began; undefined in archives of walback 0.1. */
+  readonly server?: ServerTimeline | undefined
+  /** The last transaction that is stored, if the last segment holds any. */
+  readonly last?: Pick<TransactionEntry, 'commit' | 'xid'> | undefined
+}
+
+export interface ServerTimeline {
+  readonly timeline: number
+  readonly since: Lsn
 }
 
 /** Writes a timeline's segments, one after the other. A segment is part of the archive when its own object exists. */
@@ -31,13 +41,21 @@ export class SegmentWriter {
   private readonly repository: Repository
   private readonly timeline: Timeline
   private current: Head
+  private readonly server: ServerTimeline | undefined
   private readonly attempt = randomBytes(4).toString('hex')
   private parts: SegmentTrailer['parts'] = []
 
-  constructor(repository: Repository, timeline: Timeline, head: Head) {
+  /** `server`: where the stream comes from, which every segment notes. */
+  constructor(
+    repository: Repository,
+    timeline: Timeline,
+    head: Head,
+    server: ServerTimeline | undefined = head.server,
+  ) {
     this.repository = repository
     this.timeline = timeline
     this.current = head
+    this.server = server
   }
 
   get head(): Head {
@@ -60,6 +78,7 @@ export class SegmentWriter {
       end: formatLsn(content.end),
       xid: content.xid.toString(),
       time: time.toString(),
+      ...(this.server ? { server: serverEntry(this.server) } : {}),
       parts: this.parts,
       tables: [...content.tables],
       transactions: [...content.transactions],
@@ -68,7 +87,7 @@ export class SegmentWriter {
     const key = segmentKey(this.timeline.source, this.timeline.id, this.current.end)
     await this.put(key, container, signal)
     const start = this.current.end
-    this.current = { end: content.end, sha256: container.sha256, xid: content.xid }
+    this.current = { end: content.end, sha256: container.sha256, xid: content.xid, server: this.server }
     this.parts = []
     return { key, sha256: container.sha256, size_bytes: container.size_bytes, start, end: content.end, trailer }
   }
@@ -231,10 +250,28 @@ const trailerReaders = 16
 /** How far the archive of a timeline reaches now: what its last segment says. */
 export async function readHead(repository: Repository, timeline: Timeline, signal?: AbortSignal): Promise<Head> {
   const last = (await listSegments(repository, timeline, signal)).at(-1)
-  if (last === undefined) return { end: parseLsn(timeline.start), sha256: null, xid: fullXid(BigInt(timeline.xid)) }
+  if (last === undefined) {
+    const { start, xid, server } = timeline
+    return { end: parseLsn(start), sha256: null, xid: fullXid(BigInt(xid)), server: serverOf(server) }
+  }
   const { end, sha256, trailer } = await readSegment(repository, last, signal)
-  return { end, sha256, xid: fullXid(BigInt(trailer.xid)) }
+  return {
+    end,
+    sha256,
+    xid: fullXid(BigInt(trailer.xid)),
+    server: serverOf(trailer.server),
+    last: trailer.transactions.at(-1),
+  }
 }
 
 /** The time of a trailer or a transaction, for people. */
 export const timeOf = (entry: { readonly time: string }): Micros => micros(BigInt(entry.time))
+
+/** As a trailer and a timeline's record have it. */
+export const serverEntry = ({ timeline, since }: ServerTimeline): { timeline: number; since: string } => ({
+  timeline,
+  since: formatLsn(since),
+})
+
+const serverOf = (entry: { timeline: number; since: string } | undefined): ServerTimeline | undefined =>
+  entry && { timeline: entry.timeline, since: parseLsn(entry.since) }

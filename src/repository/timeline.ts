@@ -31,6 +31,8 @@ const timelineShape = z.object({
   start: lsnText,
   /** A 64-bit transaction id in use at the start. */
   xid: z.string(),
+  /** The server's own timeline at the start, and where it began; absent in archives of walback 0.1. */
+  server: z.object({ timeline: z.number(), since: lsnText }).optional(),
   /** The server's snapshot just after the slot was made: what was running then may have committed before `start`. */
   snapshot: z.string(),
   /** The timeline before, where it ended, and why what lies between is lost or belongs to another history. */

@@ -23,6 +23,7 @@ const facts: SourceFacts = {
   encoding: 'UTF8',
   walLevel: 'logical',
   inRecovery: false,
+  timeline: 1,
   slots: { used: 1, max: 10 },
   maxWalSenders: 10,
   maxSlotWalKeepSize_mb: 20 * 1024,

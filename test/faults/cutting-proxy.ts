@@ -1,22 +1,33 @@
 import { connect, createServer, type Server, type Socket } from 'node:net'
 
-/** A TCP proxy before a server, whose connections can be cut at a chosen moment or by and by. */
+export type Way = 'to server' | 'to client'
+export type Purpose = 'stream' | 'session'
+
+/** A TCP proxy before a server, whose connections can be cut, or go silent, at a chosen moment or by and by. */
 export class CuttingProxy implements AsyncDisposable {
   /** Pieces that the server has sent, over all connections; each is what one read of the socket gave. */
   pieces = 0
+  /** When a walsender last sent anything (monotonic, ms). */
+  heardAt_ms = performance.now()
   cuts = 0
   /** Instead of passing this piece on, counted from 0, its connection is cut. */
   cutAt = Number.POSITIVE_INFINITY
+  /**
+   * Says of each piece whether it is lost on its way. The connection stays open at both ends: such is one that a firewall
+   * has forgotten.
+   */
+  swallows: ((way: Way, purpose: Purpose, connection: number) => boolean) | undefined
   /** Asked before each connection is made to the server. */
   beforeConnect: ((n: number) => Promise<void>) | undefined
-  private connections = 0
+  /** Connections that have been made, which are counted from 0. */
+  connected = 0
   private readonly target: number
   private readonly server: Server
   private readonly open = new Set<Socket>()
 
   private constructor(target: number) {
     this.target = target
-    this.server = createServer((client) => void this.serve(client))
+    this.server = createServer({ allowHalfOpen: true }, (client) => void this.serve(client))
   }
 
   static async listen(target: number): Promise<CuttingProxy> {
@@ -26,9 +37,13 @@ export class CuttingProxy implements AsyncDisposable {
   }
 
   get url(): string {
+    return this.urlOf('postgres')
+  }
+
+  urlOf(database: string): string {
     const address = this.server.address()
     if (address === null || typeof address === 'string') throw new Error('not listening')
-    return `postgres://postgres@127.0.0.1:${address.port}/postgres?sslmode=disable`
+    return `postgres://postgres@127.0.0.1:${address.port}/${database}?sslmode=disable`
   }
 
   /** Cuts every connection that is open now. */
@@ -45,21 +60,34 @@ export class CuttingProxy implements AsyncDisposable {
     const held: Buffer[] = []
     client.on('data', (chunk: Buffer) => void held.push(chunk))
     client.on('error', () => undefined)
-    await this.beforeConnect?.(this.connections++)
-    const upstream = connect(this.target, '127.0.0.1')
+    const connection = this.connected++
+    await this.beforeConnect?.(connection)
+    const upstream = connect({ port: this.target, host: '127.0.0.1', allowHalfOpen: true })
+    let purpose: Purpose | undefined
+    const swallows = (way: Way): boolean => this.swallows?.(way, purpose ?? 'session', connection) === true
     for (const socket of [client, upstream]) {
       this.open.add(socket)
-      const other = socket === client ? upstream : client
+      const [other, way] = socket === client ? [upstream, 'to server' as const] : [client, 'to client' as const]
       socket.on('error', () => undefined)
+      socket.on('end', () => swallows(way) || other.end())
       socket.on('close', () => {
         this.open.delete(socket)
-        other.destroy()
+        if (!swallows(way)) other.destroy()
       })
     }
     client.removeAllListeners('data')
-    for (const chunk of held) upstream.write(chunk)
-    client.pipe(upstream)
+    const forward = (chunk: Buffer): void => {
+      // The first thing that a client sends is what it is for.
+      purpose ??= chunk.includes('replication\0database') ? 'stream' : 'session'
+      if (swallows('to server') || upstream.write(chunk)) return
+      client.pause()
+      upstream.once('drain', () => client.resume())
+    }
+    for (const chunk of held) forward(chunk)
+    client.on('data', forward)
     upstream.on('data', (chunk: Buffer) => {
+      if (purpose === 'stream') this.heardAt_ms = performance.now()
+      if (swallows('to client')) return
       if (this.pieces++ === this.cutAt) {
         this.cuts++
         upstream.destroy()

@@ -109,7 +109,11 @@ it.each([
   expect(beforeTime).toBeLessThan(inGap.time)
 })
 
-it('takes a server that was put back to an earlier state for a gap, not for a stream to go on with', async () => {
+it.each([
+  { how: 'and is still behind', rows: 1 },
+  // Past the archive's end: positions alone show nothing, and there was no promotion that its timeline would tell of.
+  { how: 'and has gone on for longer', rows: 40_000 },
+])('takes a server that was put back to an earlier state, $how, for a gap', async ({ rows }) => {
   await using folder = await scratch()
   let archive: TestArchive | undefined
   try {
@@ -128,7 +132,7 @@ it('takes a server that was put back to an earlier state for a gap, not for a st
     await rm(join(folder.path, 'data'), { recursive: true })
     await rename(join(folder.path, 'kept'), join(folder.path, 'data'))
     await using server = await startEmbedded({ directory: folder.path })
-    await sql(server.url(), `insert into t (what) values ('another history')`)
+    await sql(server.url(), `insert into t (what) select 'another history' from generate_series(1, ${rows})`)
     const conninfo = resolveConninfo(server.url(), {})
     await expect(captureUpToNow(conninfo, archive.repository, 'app', { ...stream, stop: never })).rejects.toMatchObject(
       {

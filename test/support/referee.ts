@@ -85,7 +85,7 @@ interface Folder extends AsyncDisposable {
 }
 
 /** A temporary folder that the server's account may write into, and that goes with this process at the latest. */
-async function openFolder(prefix: string): Promise<Folder> {
+export async function openFolder(prefix: string): Promise<Folder> {
   const path = await mkdtemp(join(await scratchRoot(await serverAccount()), prefix))
   const watch = guard(undefined, [path])
   await chmod(path, 0o777)
@@ -98,7 +98,7 @@ async function openFolder(prefix: string): Promise<Folder> {
   }
 }
 
-async function withClient<T>(url: string, use: (client: pg.Client) => Promise<T>): Promise<T> {
+export async function withClient<T>(url: string, use: (client: pg.Client) => Promise<T>): Promise<T> {
   const client = new pg.Client({ connectionString: url, application_name: 'referee' })
   client.on('error', () => {})
   await client.connect()
@@ -153,7 +153,7 @@ async function baseBackup(server: EmbeddedServer, archive: string, name: string)
 }
 
 /** Start and stop of a backup belong to one session, and the label that stop returns to the copy. */
-async function copyInBackupMode(client: pg.Client, server: EmbeddedServer, directory: string): Promise<void> {
+export async function copyInBackupMode(client: pg.Client, server: EmbeddedServer, directory: string): Promise<void> {
   const start = server.major >= 15 ? `pg_backup_start('referee', true)` : `pg_start_backup('referee', true, false)`
   const stop = server.major >= 15 ? 'pg_backup_stop()' : 'pg_stop_backup(false)'
   await client.query(`select ${start}`)

@@ -14,6 +14,7 @@ import { setUp } from '../../src/capture/setup.ts'
 import { type Lsn, parseLsn } from '../../src/model/lsn.ts'
 import type { RecoveryTarget } from '../../src/model/target.ts'
 import { type Conninfo, resolveConninfo } from '../../src/postgres/conninfo.ts'
+import { askServerHistory } from '../../src/postgres/server-history.ts'
 import type { BaseManifest } from '../../src/repository/base.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import type { TransactionEntry } from '../../src/repository/segment-format.ts'
@@ -27,6 +28,8 @@ export interface TestArchive extends AsyncDisposable {
   readonly conninfo: Conninfo
   readonly repository: Repository
   readonly source: string
+  /** The same archive, seen from another server: a standby that has taken over. */
+  at(url: string): TestArchive
   base(): Promise<BaseManifest>
   catchUp(options?: Partial<CaptureSessionOptions>): Promise<void>
   /** Captures until the returned function is called. */
@@ -49,20 +52,29 @@ const quick = { segmentBytes: 1 << 20, segmentAge_ms: 300, heartbeat_ms: 1000 }
 export async function openArchive(url: string, source = 'app'): Promise<TestArchive> {
   const folder = await mkdtemp(join(tmpdir(), 'walback-test-'))
   const repository = await Repository.create(openStorage(folder))
-  const conninfo = resolveConninfo(url, {})
   const client = new pg.Client({ connectionString: url })
   await client.connect()
   try {
-    await setUp(client, repository, { source, replicaIdentity: 'full' })
+    const server = await askServerHistory(resolveConninfo(url, {}))
+    await setUp(client, repository, { source, replicaIdentity: 'full', server })
   } finally {
     await client.end()
   }
+  return archiveAt(url, { folder, repository, source })
+}
+
+type Place = Pick<TestArchive, 'folder' | 'repository' | 'source'>
+
+function archiveAt(url: string, place: Place): TestArchive {
+  const { folder, repository, source } = place
+  const conninfo = resolveConninfo(url, {})
   let restores = 0
   const archive: TestArchive = {
     folder,
     conninfo,
     repository,
     source,
+    at: (other) => archiveAt(other, place),
     base: async () =>
       takeBase(conninfo, repository, await requireTimeline(repository, source), { jobs: 2, lockTimeout_ms: 10_000 }),
     catchUp: async (options) => {
