@@ -65,10 +65,20 @@ function quantity(
   })
 }
 
+/** What to do when the slot keeps more log than it may: say so, or drop it, so that the server's disk cannot fill. */
+export const slotLimitPolicies = ['alert', 'release'] as const
+export type SlotLimitPolicy = (typeof slotLimitPolicies)[number]
+
+const guardShape = z.strictObject({
+  max_slot_wal: size('16MiB', '100TB').prefault('20GB'),
+  on_limit: z.enum(slotLimitPolicies, `one of ${slotLimitPolicies.join(', ')}`).default('alert'),
+})
+
 const sourceShape = z.strictObject({
   /** A libpq URI or key=value string; without it PG* variables say where. */
   url: z.string().min(1, 'empty; leave it out to use the PG* environment').optional(),
   repository: z.string().min(1, 'empty').optional(),
+  guard: guardShape.optional(),
 })
 
 const streamShape = z.strictObject({
@@ -109,7 +119,7 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     throw new WalbackError('usage', `${file}:${at.line}:${at.col}: ${message}`, {
       hint:
         hint ??
-        'keys: version, repository, sources (url, repository), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change)',
+        'keys: version, repository, sources (url, repository, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change)',
       facts: { file, line: at.line, column: at.col },
     })
   }
@@ -170,7 +180,7 @@ function keyOffset(document: Document, place: Path, key: string): number | undef
 
 function refuseKey(document: Document, place: Path, key: string, fail: Fail): never {
   const sections = { sources: sourceShape, stream: streamShape, schema: schemaShape }
-  const shape = sections[place[0] as keyof typeof sections] ?? configShape
+  const shape = place[2] === 'guard' ? guardShape : (sections[place[0] as keyof typeof sections] ?? configShape)
   const known = Object.keys(shape.shape)
   const meant = nearest(key, known)
   const where = place.length === 0 ? '' : ` in ${place.join('.')}`
@@ -250,6 +260,16 @@ export const streamSettings = (config: Config | undefined): StreamSettings => {
   return { segmentBytes: segment_size, segmentAge_ms: segment_age, heartbeat_ms: heartbeat }
 }
 
+export interface GuardSettings {
+  readonly maxSlotWal_bytes: number
+  readonly onLimit: SlotLimitPolicy
+}
+
+const guardSettings = (given: z.infer<typeof guardShape> | undefined): GuardSettings => {
+  const { max_slot_wal, on_limit } = given ?? guardShape.parse({})
+  return { maxSlotWal_bytes: max_slot_wal, onLimit: on_limit }
+}
+
 /** What the command line says of where things are. */
 export interface Flags {
   readonly source?: string | undefined
@@ -271,6 +291,7 @@ export interface Effective {
   readonly repositoryUrl: string | undefined
   readonly stream: StreamSettings
   readonly onUnseenChange: UnseenChangePolicy
+  readonly guard: GuardSettings
 }
 
 /** Flags over environment over configuration. A flag for both database and repository leaves the configuration's sources aside. */
@@ -305,6 +326,7 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     repositoryUrl: repo ?? resolveFolder(entry?.repository ?? config?.repository, config?.file),
     stream: streamSettings(config),
     onUnseenChange: config?.schema.on_unseen_change ?? 'backup',
+    guard: guardSettings(entry?.guard),
   }
 }
 

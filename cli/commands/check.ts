@@ -81,11 +81,17 @@ type Mend = (fixes: ReturnType<typeof fixesOf>) => Promise<void>
 async function withSource<T>(context: Context, work: (look: Look, mend: Mend) => Promise<T>): Promise<T> {
   const { signal, out } = context
   const conninfo = await context.requireConninfo()
-  const { source, suggested, repositoryUrl } = await context.settings()
+  const { source, suggested, repositoryUrl, guard } = await context.settings()
   const storage = repositoryUrl === undefined ? undefined : openStorage(await context.requireRepositoryUrl())
   const client = await connect(conninfo, { application: 'walback check', signal })
   const look: Look = async (waived) => {
-    const report = await checkSource(client, { source, suggested: suggested ?? 'source', storage, signal })
+    const report = await checkSource(client, {
+      source,
+      suggested: suggested ?? 'source',
+      storage,
+      guard_bytes: guard.maxSlotWal_bytes,
+      signal,
+    })
     const findings = sortFindings(waiveFindings(report.findings, waived))
     const count = (level: Level): number => findings.filter((one) => one.level === level).length
     const counts = { errors: count('error'), warnings: count('warning'), notes: count('note') }

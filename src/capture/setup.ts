@@ -30,6 +30,8 @@ export interface SetupOptions {
   readonly repositoryId?: string
   /** False: plan also where preconditions are not met, for SQL that somebody else will run. */
   readonly mustBeReady?: boolean
+  /** Why the timeline before ended, where the caller knows more than what is found. */
+  readonly reason?: string | undefined
   readonly onStep?: (step: string) => void
 }
 
@@ -207,8 +209,8 @@ async function timelineFor(
     } catch (error) {
       if (!(error instanceof WalbackError) || error.code !== 'gap') throw error
       const isNewSlot = plan.steps.some((step) => step.sql.includes('pg_create_logical_replication_slot'))
-      const reason = isNewSlot ? `the replication slot ${plan.slot} was gone or lost, and was made anew` : error.message
-      parent = { timeline: known.id, end: formatLsn(head.end), reason }
+      const found = isNewSlot ? `the replication slot ${plan.slot} was gone or lost, and was made anew` : error.message
+      parent = { timeline: known.id, end: formatLsn(head.end), reason: options.reason ?? found }
     }
   }
   const { rows } = await client.query<{ snapshot: string }>('SELECT pg_catalog.pg_current_snapshot()::text AS snapshot')
