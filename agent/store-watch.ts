@@ -5,6 +5,12 @@ interface Options {
   readonly signal?: AbortSignal | undefined
 }
 
+interface Call {
+  readonly what: string
+  /** Since when the store owes the next thing: an answer, or a sign that it took a chunk. */
+  since: number
+}
+
 /** After how long trouble is told of, and after how long without any it is over. */
 export interface StorePatience {
   readonly alarm_ms: number
@@ -21,8 +27,8 @@ export class StoreWatch implements Storage, Disposable {
   private readonly events: Events
   private readonly patience: StorePatience
   private readonly timer: NodeJS.Timeout
-  /** When each call that is not answered yet began. */
-  private readonly open = new Set<{ readonly what: string; readonly since: number }>()
+  /** The calls that are not answered yet. */
+  private readonly open = new Set<Call>()
   private troubleSince: number | undefined
   private lastTrouble: { readonly at: number; readonly what: string } | undefined
   private failures = 0
@@ -42,7 +48,9 @@ export class StoreWatch implements Storage, Disposable {
   }
 
   put(key: string, body: Buffer | AsyncIterable<Buffer>, options?: PutOptions): Promise<boolean> {
-    return this.watched(`put ${key}`, () => this.inner.put(key, body, options))
+    return this.watched(`put ${key}`, (call) =>
+      this.inner.put(key, Buffer.isBuffer(body) ? body : paced(body, call), options),
+    )
   }
 
   async *get(key: string, options?: GetOptions): AsyncGenerator<Buffer> {
@@ -80,11 +88,11 @@ export class StoreWatch implements Storage, Disposable {
     return this.watched(`delete ${key}`, () => this.inner.delete(key))
   }
 
-  private async watched<T>(what: string, call: () => Promise<T>): Promise<T> {
-    const entry = { what, since: performance.now() }
+  private async watched<T>(what: string, ask: (call: Call) => Promise<T>): Promise<T> {
+    const entry: Call = { what, since: performance.now() }
     this.open.add(entry)
     try {
-      const answer = await call()
+      const answer = await ask(entry)
       if (performance.now() - entry.since < this.patience.alarm_ms) this.hasWorked = true
       return answer
     } catch (error) {
@@ -129,6 +137,17 @@ export class StoreWatch implements Storage, Disposable {
       })
     }
   }
+}
+
+/** A large object takes as long as it takes, as long as it moves; and while its next chunk is still to come, nothing is owed. */
+async function* paced(body: AsyncIterable<Buffer>, call: Call): AsyncGenerator<Buffer> {
+  call.since = Number.POSITIVE_INFINITY
+  for await (const chunk of body) {
+    call.since = performance.now()
+    yield chunk
+    call.since = Number.POSITIVE_INFINITY
+  }
+  call.since = performance.now()
 }
 
 const usualPatience: StorePatience = { alarm_ms: 60_000, calm_ms: 60_000 }

@@ -5,6 +5,7 @@ export { sleep, throwIfAborted } from './base/abort.ts'
 export { codeOf, type ErrorCode, exitStatus, messageOf, WalbackError } from './base/errors.ts'
 export { nearest } from './base/nearest.ts'
 export { version } from './base/version.ts'
+export { type CanaryOutcome, canaryFindings, obstacleTo, sendCanary } from './capture/canary.ts'
 export { type CheckOptions, type CheckReport, checkSource, fixesOf, runFixes } from './capture/check.ts'
 export {
   type Finding,
@@ -79,6 +80,7 @@ export { readServerLoad } from './postgres/check-server-sql.ts'
 export { type ConnectOptions, connect } from './postgres/connect.ts'
 export { type Conninfo, describeConninfo, resolveConninfo, withDatabase } from './postgres/conninfo.ts'
 export { type EmbeddedServer, startEmbedded } from './postgres/embedded.ts'
+export { setIdentityDefaultSql } from './postgres/setup-sql.ts'
 export {
   currentInsertLsn,
   readSlot,
@@ -87,6 +89,7 @@ export {
   type SourceFacts,
   slotLimit_bytes,
 } from './postgres/source.ts'
+export type { FullTable, Trace } from './postgres/traces-sql.ts'
 export { type BaseManifest, type BaseTable, readManifests } from './repository/base.ts'
 export { checkSourceName, suggestSourceName } from './repository/layout.ts'
 export { probeStorage } from './repository/probe.ts'

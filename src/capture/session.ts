@@ -9,7 +9,7 @@ import { explainSessionFailure } from '../postgres/replication-failure.ts'
 import { readSlot, readSourceFacts } from '../postgres/source.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
-import { readHead, SegmentWriter } from '../repository/segments.ts'
+import { readSoundHead, SegmentWriter } from '../repository/segments.ts'
 import { currentTimeline, type Timeline } from '../repository/timeline.ts'
 import { Capture } from './capture.ts'
 import { CatalogWatch } from './catalog-watch.ts'
@@ -119,7 +119,7 @@ async function captureOnce(
   }))
   checkPrerequisites(facts, { slotExists: true })
   // The slot before the archive's end: an agent that is at work moves both, the archive first.
-  const head = await readHead(repository, timeline, options.stop)
+  const { head, damaged } = await readSoundHead(repository, timeline, options.stop)
   checkContinuity(facts, slot, timeline, head)
   const before = options.before
   const until = before && (await control.ask(before))
@@ -132,6 +132,8 @@ async function captureOnce(
   })
   // Again, now that the slot is ours and nobody else can move it; nothing has been confirmed yet but the archive's end.
   checkContinuity(facts, await control.ask((client) => readSlot(client, timeline.slot)), timeline, head)
+  // The server still has the log of what is damaged at the archive's end: it comes again, under the same keys.
+  for (const { key } of damaged) await repository.storage.delete(key)
   options.onStart?.(head.end)
   const capture = new Capture(stream, new SegmentWriter(repository, timeline, head), {
     encoding: timeline.encoding,

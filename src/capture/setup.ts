@@ -17,7 +17,7 @@ import {
 } from '../postgres/setup-sql.ts'
 import { readSlot, readSourceFacts, type SlotState, type SourceFacts } from '../postgres/source.ts'
 import type { Repository } from '../repository/repository.ts'
-import { readHead } from '../repository/segments.ts'
+import { readSoundHead } from '../repository/segments.ts'
 import { beginTimeline, currentTimeline, type Timeline } from '../repository/timeline.ts'
 import { checkContinuity } from './continuity.ts'
 import { checkPrerequisites } from './prerequisites.ts'
@@ -202,7 +202,7 @@ async function timelineFor(
     throw new WalbackError('database', `the replication slot ${plan.slot} was not made`, { hint: 'see the server log' })
   let parent: Timeline['parent']
   if (known) {
-    const head = await readHead(repository, known)
+    const { head } = await readSoundHead(repository, known)
     try {
       checkContinuity(facts, slot, known, head)
       return known
