@@ -6,6 +6,7 @@ import {
   connect,
   formatLsn,
   formatTime,
+  type IdentityWatchOptions,
   messageOf,
   probeStorage,
   Repository,
@@ -13,6 +14,7 @@ import {
   setUp,
   sleep,
   supervise,
+  type Timeline,
   type UnseenChange,
   WalbackError,
   type WalbackEvent,
@@ -53,14 +55,17 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   const events = new Events(given.source, given.log, given.onEvent)
   using storage = new StoreWatch(given.repository.storage, events, given.patience?.store)
   const options = { ...given, repository: await Repository.open(storage), events }
-  const { slot } = await requireTimeline(options.repository, options.source)
+  const { slot, replicaIdentity } = await requireTimeline(options.repository, options.source)
   const { guard, log, source, signal } = options
   const watch = guard && new SlotGuard({ ...options, guard, slot, interval_ms: options.patience?.guard_ms })
   watch?.begin()
   try {
     for (;;) {
       const release = watch?.release
-      await captureUntil(release === undefined ? signal : AbortSignal.any([signal, release]), options)
+      await captureUntil(release === undefined ? signal : AbortSignal.any([signal, release]), {
+        ...options,
+        replicaIdentity,
+      })
       const reason = watch?.reason
       if (signal.aborted || guard === undefined || reason === undefined) break
       await outlastRelease({ ...options, guard, reason })
@@ -75,7 +80,7 @@ export async function runAgent(given: AgentOptions): Promise<void> {
 type Running = AgentOptions & { readonly events: Events }
 
 /** Captures, with what belongs to it, until `stop` fires. */
-async function captureUntil(stop: AbortSignal, options: Running): Promise<void> {
+async function captureUntil(stop: AbortSignal, options: Running & Pick<Timeline, 'replicaIdentity'>): Promise<void> {
   const { conninfo, repository, source, log, events } = options
   const policy = options.onUnseenChange ?? 'backup'
   let streamingSince: number | undefined
@@ -117,6 +122,7 @@ async function captureUntil(stop: AbortSignal, options: Running): Promise<void> 
             if (!isWatching) void schema.restart()
             isWatching = true
           },
+          identities: options.replicaIdentity === 'full' ? identitiesInWords(options) : undefined,
           onBlind: (error) =>
             log.error(
               { source },
@@ -154,6 +160,16 @@ async function captureUntil(stop: AbortSignal, options: Running): Promise<void> 
     await schema.close()
   }
 }
+
+const identitiesInWords = ({ source, log }: Running): IdentityWatchOptions => ({
+  onMended: (table) =>
+    log.warn({ source, table }, 'the table had no replica identity, and would have refused updates: it has FULL now'),
+  onLeft: (table, why) =>
+    log.error(
+      { source, table },
+      `the table has no replica identity, and refuses updates while it is published: ${why}`,
+    ),
+})
 
 /** The slot was dropped: what follows is in a gap, until it is calm and there are a new slot and a new timeline. */
 async function outlastRelease(options: Running & { readonly guard: GuardSettings; reason: string }): Promise<void> {

@@ -18,6 +18,7 @@ export {
 } from './capture/check-finding.ts'
 export { completeBase } from './capture/complete-base.ts'
 export { emit } from './capture/heartbeat.ts'
+export type { IdentityWatchOptions } from './capture/identity-watch.ts'
 export { type PublishedTables, publishing } from './capture/publish-tables.ts'
 export { releaseSlot, unrest } from './capture/release-slot.ts'
 export {

@@ -1,6 +1,6 @@
 import type { ServerLoad, TriggerState } from '../postgres/check-server-sql.ts'
 import { eventTriggers } from '../postgres/ddl-capture-sql.ts'
-import { triggersSql } from '../postgres/setup-sql.ts'
+import { runAs, triggersSql } from '../postgres/setup-sql.ts'
 import type { SourceFacts } from '../postgres/source.ts'
 import { type Finding, finding } from './check-finding.ts'
 
@@ -72,10 +72,10 @@ const harm = ({ allTables }: Following): { level: 'error' | 'warning'; also: str
     ? { level: 'error', also: '; and updates of tables that are made without a key fail, since all are published' }
     : { level: 'warning', also: '; and tables made later are not captured' }
 
-function reinstall(facts: SourceFacts, { identity }: Following): Pick<Finding, 'hint' | 'fix'> {
+function reinstall(facts: SourceFacts, { identity, allTables }: Following): Pick<Finding, 'hint' | 'fix'> {
   const hint = `\`walback init\` installs them anew (\`walback init --print-sql\` shows it); ${thenBase}`
   if (!facts.role.eventTriggers) return { hint: `as a superuser: ${hint}`, fix: null }
-  const sql = triggersSql({ identity, superuser: facts.role.superuser })
+  const sql = triggersSql({ identity, runAs: runAs(facts.role, allTables) })
   return { hint, fix: { title: 'event triggers and their functions', sql } }
 }
 

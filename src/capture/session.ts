@@ -15,6 +15,7 @@ import { Capture } from './capture.ts'
 import { CatalogWatch } from './catalog-watch.ts'
 import { checkContinuity } from './continuity.ts'
 import { Heart, writeHeartbeat } from './heartbeat.ts'
+import { IdentityWatch, type IdentityWatchOptions } from './identity-watch.ts'
 import { checkPrerequisites } from './prerequisites.ts'
 import { SequenceWatch } from './sequences.ts'
 
@@ -30,6 +31,8 @@ export interface CaptureSessionOptions {
   /** The catalogs cannot be read, so a change of the schema that the stream does not tell of will not be noticed. */
   readonly onBlind?: (error: unknown) => void
   readonly onStart?: (start: Lsn) => void
+  /** Given: tables that lack a replica identity get REPLICA IDENTITY FULL. */
+  readonly identities?: IdentityWatchOptions | undefined
 }
 
 export async function requireTimeline(repository: Repository, source: string): Promise<Timeline> {
@@ -52,8 +55,10 @@ export async function captureContinuously(
 ): Promise<'stopped' | 'draining'> {
   await using control = await openControl(conninfo, options.stop)
   const heart = new Heart(control.client, new CatalogWatch(options.onBlind))
+  const identities = options.identities ? new IdentityWatch(control.client, options.identities) : undefined
   // The first heartbeat waits for the stream, which may be refused.
   let timer: NodeJS.Timeout | undefined
+  let identityTimer: NodeJS.Timeout | undefined
   try {
     const outcome = await captureOnce(conninfo, repository, source, control, {
       ...options,
@@ -61,13 +66,17 @@ export async function captureContinuously(
         options.onStart?.(start)
         heart.beat()
         timer = setInterval(() => heart.beat(), options.heartbeat_ms)
+        if (identities) identityTimer = setInterval(() => identities.tick(), identityTick_ms)
       },
     })
     return outcome === 'draining' ? 'draining' : 'stopped'
   } finally {
     clearInterval(timer)
+    clearInterval(identityTimer)
   }
 }
+
+const identityTick_ms = 500
 
 /** One-shot: when it resolves, every transaction that committed before the call is durable in the repository. */
 export async function captureUpToNow(

@@ -10,8 +10,10 @@ import {
   dropSlotSql,
   publishAllSql,
   publishListSql,
+  runAs,
   schemaComment,
   setIdentityFullSql,
+  type TriggerChoice,
   triggersSql,
   triggersStamp,
 } from '../postgres/setup-sql.ts'
@@ -77,11 +79,9 @@ export async function planSetup(client: pg.Client, options: SetupOptions): Promi
       ? existing.some((found) => found.all)
       : facts.role.superuser && options.replicaIdentity === 'full' && insertsOnly.length === 0
   const steps: { title: string; sql: string }[] = []
-  if (ddl === 'triggers' && !(await hasTriggers(client, options.replicaIdentity))) {
-    steps.push({
-      title: 'event triggers that follow the schema',
-      sql: triggersSql({ identity: options.replicaIdentity, superuser: facts.role.superuser }),
-    })
+  const triggers = { identity: options.replicaIdentity, runAs: runAs(facts.role, allTables) }
+  if (ddl === 'triggers' && !(await hasTriggers(client, triggers))) {
+    steps.push({ title: 'event triggers that follow the schema', sql: triggersSql(triggers) })
   }
   if (options.replicaIdentity === 'full') {
     for (const table of bare.filter(({ full }) => full)) {
@@ -294,13 +294,13 @@ async function publicationSteps(
   return { steps: hasInserts ? [list, insertsStep] : [list], publications }
 }
 
-async function hasTriggers(client: pg.Client, identity: SetupOptions['replicaIdentity']): Promise<boolean> {
+async function hasTriggers(client: pg.Client, choice: TriggerChoice): Promise<boolean> {
   const { rows } = await client.query<{ comment: string | null; enabled: string }>(
     `SELECT pg_catalog.obj_description(pg_catalog.to_regnamespace('walback'), 'pg_namespace') AS comment,
        (SELECT count(*)::text FROM pg_catalog.pg_event_trigger WHERE evtname = ANY ($1) AND evtenabled = 'A') AS enabled`,
     [eventTriggers],
   )
-  return rows[0]?.comment === schemaComment(triggersStamp(identity)) && rows[0].enabled === String(eventTriggers.length)
+  return rows[0]?.comment === schemaComment(triggersStamp(choice)) && rows[0].enabled === String(eventTriggers.length)
 }
 
 /** Each step is a transaction of its own that gives up soon on a lock, so that no queue forms behind it. */

@@ -12,8 +12,8 @@ const isConfiguration = (oid: string): string =>
   `EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE ${oid} = ANY (e.extconfig))`
 const isDumped = (oid: string): string => `(NOT ${isExtensions(oid)} OR ${isConfiguration(oid)})`
 
-/** The topmost parent, if one of the parents divides by the hash of an enum (as pg_dump's getPartitioningInfo asks). */
-const rootByEnumHash = `
+/** Of a partition `c`: the topmost parent, if one of the parents divides by the hash of an enum (as pg_dump's getPartitioningInfo asks). */
+export const rootByEnumHash = `
   SELECT json_build_object('schema', rn.nspname, 'name', r.relname) AS via
   FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
   WHERE r.oid = pg_catalog.pg_partition_root(c.oid) AND EXISTS (

@@ -1,5 +1,5 @@
 import type pg from 'pg'
-import { eventTriggers } from './ddl-capture-sql.ts'
+import { eventTriggers, type RunAs } from './ddl-capture-sql.ts'
 import { publishableTablesSql, tablesWithoutIdentitySql } from './identity-sql.ts'
 import { schemaComment, triggersSql, triggersStamp } from './setup-sql.ts'
 
@@ -172,6 +172,7 @@ export interface TriggerState {
   readonly current: boolean
   /** What they were told to do about tables without a key. */
   readonly identity: 'full' | 'skip' | undefined
+  readonly runAs: RunAs
 }
 
 export async function readTriggerState(client: pg.Client): Promise<TriggerState> {
@@ -180,23 +181,25 @@ export async function readTriggerState(client: pg.Client): Promise<TriggerState>
     comment: string | null
     functions: string[]
     full: boolean | null
+    owner: boolean | null
   }>(
     `SELECT coalesce((SELECT json_object_agg(evtname, evtenabled) FROM pg_event_trigger WHERE evtname = ANY ($1)), '{}') AS enabled,
        obj_description(to_regnamespace('walback'), 'pg_namespace') AS comment,
        ARRAY(SELECT proname::text FROM pg_proc WHERE pronamespace = to_regnamespace('walback')) AS functions,
-       (SELECT prosrc LIKE '%REPLICA IDENTITY FULL%' FROM pg_proc
-        WHERE pronamespace = to_regnamespace('walback') AND proname = 'keep_identities') AS full`,
+       (SELECT prosrc LIKE '%set_full%' FROM pg_proc
+        WHERE pronamespace = to_regnamespace('walback') AND proname = 'keep_identities') AS full,
+       (SELECT prosecdef FROM pg_proc WHERE pronamespace = to_regnamespace('walback') AND proname = 'note_command') AS owner`,
     [eventTriggers],
   )
   const row = rows[0]
-  const { enabled = {}, comment = null, functions = [], full = null } = row ?? {}
+  const { enabled = {}, comment = null, functions = [], full = null, owner = null } = row ?? {}
   const identity = full === null ? undefined : full ? 'full' : 'skip'
-  const needed = functionsOf(triggersSql({ identity: identity ?? 'full', superuser: true }))
+  const choice = { identity: identity ?? 'full', runAs: owner === false ? 'user' : 'owner' } as const
   const current =
     identity !== undefined &&
-    comment === schemaComment(triggersStamp(identity)) &&
-    needed.every((name) => functions.includes(name))
-  return { enabled, current, identity }
+    comment === schemaComment(triggersStamp(choice)) &&
+    functionsOf(triggersSql(choice)).every((name) => functions.includes(name))
+  return { enabled, current, identity, runAs: choice.runAs }
 }
 
 const functionsOf = (sql: string): string[] =>

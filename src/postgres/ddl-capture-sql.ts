@@ -3,9 +3,11 @@
  * keep applications unharmed on the way (postgres/identity-sql.ts). They run inside the application's DDL. So:
  * - Nothing in them may fail a statement: an error becomes a `ddl-failed` message, and if even that cannot be written, a
  *   warning.
- * - They need no right of whoever runs the DDL: event trigger functions are not checked for EXECUTE, and the one that
- *   runs as the user calls nothing of ours. It leaves what only it can see (the search_path and settings that the
- *   definer's functions have others of) in a setting for the next.
+ * - They need no right of whoever runs the DDL. Where every table is published, they run as the user, with no right that
+ *   the user has not: they may all call what is in the schema walback, which is seen to if somebody revokes that. Where
+ *   the publication is a list, only its owner may add to it, so there they run as their own owner (`RunAs`).
+ * - The first runs with the user's settings, and leaves what the others, which have settings of their own, cannot see
+ *   (the search_path) in a setting for them.
  * - They wait for no table. The definition of a view locks what it reads, which another session may hold: then that
  *   object is not described, after the 20 ms of a lock_timeout (describe-sql.ts), long before there could be a deadlock.
  * - Every message is followed by an empty one: the server orders a message by where it ends and a row by where it
@@ -46,12 +48,16 @@ const isOnTemporary = (identity: string): string =>
 
 const isLasting = (d: string): string =>
   `${d}.schema_name IS DISTINCT FROM 'pg_temp' AND ${d}.schema_name IS DISTINCT FROM 'walback'
-      AND NOT (${d}.object_type IS NOT DISTINCT FROM 'schema' AND ${d}.object_identity IS NOT DISTINCT FROM 'walback') AND NOT ${isOnTemporary(`${d}.object_identity`)}`
+      AND NOT (${d}.object_type IS NOT DISTINCT FROM 'schema' AND ${d}.object_identity IS NOT DISTINCT FROM 'walback') AND NOT ${isOnTemporary(`${d}.object_identity`)}
+      AND NOT walback.is_fleeting(${d}.classid, ${d}.objid)`
 
-const definer = `SECURITY DEFINER
+/** As whom the functions of the event triggers run: the user of the DDL, or whoever installed them. */
+export type RunAs = 'user' | 'owner'
+
+const pinned = (runAs: RunAs): string => `${runAs === 'owner' ? 'SECURITY DEFINER' : 'SECURITY INVOKER'}
 SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET escape_string_warning = off SET backslash_quote = safe_encoding
 SET quote_all_identifiers = off SET transform_null_equals = off SET array_nulls = on SET xmlbinary = base64 SET datestyle = ISO SET intervalstyle = postgres SET timezone = UTC
-SET extra_float_digits = 3 SET bytea_output = hex SET lc_monetary = 'C' SET xmloption = content SET row_security = off SET lc_messages = 'C'`
+SET extra_float_digits = 3 SET bytea_output = hex SET lc_monetary = 'C' SET xmloption = content SET row_security = off`
 
 const sayFunction = `
 CREATE OR REPLACE FUNCTION walback.say(content jsonb) RETURNS void LANGUAGE plpgsql AS $walback$
@@ -95,8 +101,8 @@ EXCEPTION WHEN OTHERS THEN
 END
 $walback$;`
 
-const droppedFunction = `
-CREATE OR REPLACE FUNCTION walback.note_dropped() RETURNS event_trigger LANGUAGE plpgsql ${definer} AS $walback$
+const droppedFunction = (runAs: RunAs): string => `
+CREATE OR REPLACE FUNCTION walback.note_dropped() RETURNS event_trigger LANGUAGE plpgsql ${pinned(runAs)} AS $walback$
 DECLARE
   gone jsonb;
 BEGIN
@@ -130,8 +136,8 @@ EXCEPTION WHEN OTHERS THEN
 END
 $walback$;`
 
-const rewriteFunction = `
-CREATE OR REPLACE FUNCTION walback.note_rewrite() RETURNS event_trigger LANGUAGE plpgsql ${definer} AS $walback$
+const rewriteFunction = (runAs: RunAs): string => `
+CREATE OR REPLACE FUNCTION walback.note_rewrite() RETURNS event_trigger LANGUAGE plpgsql ${pinned(runAs)} AS $walback$
 BEGIN
   PERFORM set_config('walback.rewritten', concat_ws(' ', nullif(current_setting('walback.rewritten', true), ''),
     pg_event_trigger_table_rewrite_oid()::text || '.' || pg_event_trigger_table_rewrite_reason()), true);
@@ -206,7 +212,20 @@ BEGIN
 END
 $walback$;`
 
-const commandFunction = `
+/** What is revoked from PUBLIC in the schema walback would leave every other role's changes of the schema untold. */
+const openFunction = `
+CREATE OR REPLACE FUNCTION walback.open_to_all() RETURNS void LANGUAGE plpgsql AS $walback$
+BEGIN
+  IF has_schema_privilege('public', 'walback', 'USAGE') AND NOT EXISTS (
+    SELECT FROM pg_proc WHERE pronamespace = 'walback'::regnamespace AND NOT has_function_privilege('public', oid, 'EXECUTE')) THEN RETURN; END IF;
+  PERFORM set_config('walback.quiet', 'on', true);
+  GRANT USAGE ON SCHEMA walback TO PUBLIC;
+  GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA walback TO PUBLIC;
+  PERFORM set_config('walback.quiet', '', true);
+END
+$walback$;`
+
+const commandFunction = (runAs: RunAs): string => `
   -- Where an object is found in any database, and its state; what cannot be told of one is no reason to lose the others.
 CREATE OR REPLACE FUNCTION walback.address(class oid, object oid, part int) RETURNS jsonb LANGUAGE plpgsql AS $walback$
 DECLARE
@@ -224,6 +243,16 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
   PERFORM walback.say_failed('describe', tag, SQLSTATE, SQLERRM);
   RETURN NULL;
+END
+$walback$;
+  -- A function of a temporary table's type, and its like, go with the session, and no event tells of that.
+CREATE OR REPLACE FUNCTION walback.is_fleeting(class oid, object oid) RETURNS boolean LANGUAGE plpgsql AS $walback$
+BEGIN
+  RETURN pg_my_temp_schema() <> 0 AND EXISTS (
+    SELECT FROM pg_depend d
+    WHERE d.classid = class AND d.objid = object AND d.deptype = 'n' AND pg_my_temp_schema() IN (
+      (SELECT c.relnamespace FROM pg_class c WHERE d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid),
+      (SELECT t.typnamespace FROM pg_type t WHERE d.refclassid = 'pg_type'::regclass AND t.oid = d.refobjid)));
 END
 $walback$;
   -- Children of what was altered are not told of; those count whose rows got a value of that moment in a new column.
@@ -250,9 +279,11 @@ CREATE OR REPLACE FUNCTION walback.touched() RETURNS jsonb LANGUAGE sql AS $walb
     ) d
     WHERE ${isLasting('d')}
 $walback$;
-CREATE OR REPLACE FUNCTION walback.note_command() RETURNS event_trigger LANGUAGE plpgsql ${definer} AS $walback$
+${runAs === 'user' ? openFunction : ''}
+CREATE OR REPLACE FUNCTION walback.note_command() RETURNS event_trigger LANGUAGE plpgsql ${pinned(runAs)} AS $walback$
 DECLARE
   frames text;
+  language text := current_setting('lc_messages');
   who jsonb;
   is_dropping boolean;
   rewritten text;
@@ -266,13 +297,22 @@ DECLARE
   r record;
 BEGIN
   IF current_setting('walback.quiet', true) = 'on' THEN RETURN; END IF;
+  -- Frames are in the language of messages, which not everybody may set.
+  IF language !~ '^(C|POSIX|en)' THEN
+    BEGIN
+      PERFORM set_config('lc_messages', 'C', true);
+    EXCEPTION WHEN OTHERS THEN
+      NULL;
+    END;
+  END IF;
   GET DIAGNOSTICS frames = PG_CONTEXT;
+  IF current_setting('lc_messages') <> language THEN PERFORM set_config('lc_messages', language, true); END IF;
   who := nullif(current_setting('walback.who', true), '')::jsonb;
   is_dropping := coalesce(current_setting('walback.dropped', true) = 'yes', false);
   rewritten := nullif(current_setting('walback.rewritten', true), '');
   IF is_dropping THEN PERFORM set_config('walback.dropped', '', true); END IF;
   IF rewritten IS NOT NULL THEN PERFORM set_config('walback.rewritten', '', true); END IF;
-  SELECT count(*) INTO lasting FROM pg_event_trigger_ddl_commands() d WHERE ${isLasting('d')};
+${runAs === 'user' ? `  IF tg_tag = 'REVOKE' THEN PERFORM walback.open_to_all(); END IF;\n` : ''}  SELECT count(*) INTO lasting FROM pg_event_trigger_ddl_commands() d WHERE ${isLasting('d')};
   -- Nothing was done (IF EXISTS, IF NOT EXISTS), or to temporary things only. What DROP OWNED takes away besides objects is told nowhere.
   IF lasting = 0 AND NOT is_dropping AND tg_tag <> 'DROP OWNED' THEN RETURN; END IF;
   BEGIN
@@ -340,13 +380,14 @@ ALTER EVENT TRIGGER walback_rewrite ENABLE ALWAYS;`
 export const eventTriggers = ['walback_1_who', 'walback_2_command', 'walback_dropped', 'walback_rewrite'] as const
 
 /** Everything but `walback.describe` and `walback.keep_identities`, which it calls. */
-export const ddlCaptureSql = [
-  sayFunction,
-  whoFunction,
-  droppedFunction,
-  rewriteFunction,
-  computableFunction,
-  rowsFunction,
-  commandFunction,
-  triggers,
-].join('\n')
+export const ddlCaptureSql = (runAs: RunAs): string =>
+  [
+    sayFunction,
+    whoFunction,
+    droppedFunction(runAs),
+    rewriteFunction(runAs),
+    computableFunction,
+    rowsFunction,
+    commandFunction(runAs),
+    triggers,
+  ].join('\n')

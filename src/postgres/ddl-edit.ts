@@ -19,6 +19,10 @@ export function detachedAtOnce(text: string, escapes: boolean): string {
   return last && (isKeyword('concurrently')(last) || isKeyword('finalize')(last)) ? cut(text, last) : text
 }
 
+/** The same as what DETACH … CONCURRENTLY does in two transactions, which leaves a CHECK on the partition. */
+export const detachedInSteps = (text: string, escapes: boolean): string =>
+  withClause(detachedAtOnce(text, escapes), 'CONCURRENTLY', escapes)
+
 /** Puts a clause behind the last token, and so before a comment that may follow. */
 export function withClause(text: string, clause: string, escapes: boolean): string {
   const last = tokensOf(text, escapes)?.at(-1)

@@ -1,7 +1,7 @@
 /**
  * Where the text of a command of the stream is: in the whole string that the client sent, in the frames of functions
- * around the command, or in the source of a SQL function. The frames are PG_CONTEXT's, in English, innermost first, and
- * quote nothing in what they show.
+ * around the command, or in the source of a SQL function. The frames are PG_CONTEXT's, innermost first, and quote
+ * nothing in what they show.
  */
 import type { DdlCommand } from '../model/ddl-message.ts'
 import { loadParser, parseQuery, type Statement, splitQuery } from './split-sql.ts'
@@ -28,11 +28,23 @@ export async function sourcesOf(command: CommandText): Promise<Source[]> {
   await loadParser()
   if (context.startsWith(statementFrame)) return quotedSources(context.slice(statementFrame.length), escapes)
   if (context.startsWith('SQL function "')) return functionSources(command, escapes)
+  const foreign = foreignFrame.exec(context)
+  const translated = foreign ? foreignSources(context.slice(foreign[0].length), escapes) : []
+  if (translated.length > 0) return translated
   // Code in C can run a command without any frame: then the text is that of its caller, and nothing in it fits.
   return query === '' ? [] : [{ statements: splitQuery(query, escapes), isScript: false }]
 }
 
 const statementFrame = 'SQL statement "'
+
+/** The same in another language, as `SQL-Anweisung »`: who may not set lc_messages gets frames in the server's. */
+const foreignFrame = /^(?!PL\/|SQL (?:function|expression) ")[^\n"»«“„「]*["»«“„「]\s?/
+
+/** The text is what stands before a closing quote and is a statement. */
+function foreignSources(quoted: string, escapes: boolean): Source[] {
+  const ends = [...quoted.matchAll(/\s?["»«”“」][^"»«”“」\n]{0,40}(?=\n|$)/g)].map(({ index }) => index)
+  return readable(quoted, ends, escapes)
+}
 
 /** What can follow the end of a quoted text: the frame of what ran it. */
 const frame =

@@ -5,7 +5,7 @@
  */
 import type { DdlCommand, DroppedObject } from '../model/ddl-message.ts'
 import { quoteLiteral } from '../model/identifier.ts'
-import { beginsWith, detachedAtOnce, withClause, withoutConcurrently } from './ddl-edit.ts'
+import { beginsWith, detachedAtOnce, detachedInSteps, withClause, withoutConcurrently } from './ddl-edit.ts'
 import { OutlineIndex, type Placed } from './ddl-index.ts'
 import { detachesInSteps, isWithoutData, namesVersion, providerOf, schemasGrantedOn } from './ddl-kind.ts'
 import { isTemporary, outlineOf, tracesOf } from './ddl-match.ts'
@@ -141,7 +141,8 @@ const keyOf = ({ query, context, functions }: CommandInput): string =>
 
 /** How a statement is replayed: as this text; not at all, but its result is made from the recorded state; or left out. */
 export type Replay =
-  | { readonly kind: 'run'; readonly text: string }
+  /** `alone`: a text that must run outside of any transaction block, and does what `text` does not wholly do. */
+  | { readonly kind: 'run'; readonly text: string; readonly alone?: string }
   | { readonly kind: 'state'; readonly why: string }
   /** `report`: who restores should know of it. */
   | { readonly kind: 'skip'; readonly why: string; readonly report: boolean }
@@ -172,15 +173,25 @@ export function rewriteForReplay(statement: DdlStatement, command: CommandInput)
       return skip('it changes nothing that can be seen')
     case 'CREATE SUBSCRIPTION':
     case 'ALTER SUBSCRIPTION':
-    case 'DROP SUBSCRIPTION':
       return skip('a restored database must not subscribe to anything', true)
+    case 'DROP SUBSCRIPTION':
+      return skip('there is none')
     case 'SECURITY LABEL':
       if (providerOf(statement.node) === undefined) return skip('it names no provider', true)
+      return { kind: 'run', text: statement.text }
+    case 'ALTER TABLE':
+      if (detachesInSteps(statement.node)) return detached(statement.text, hasEscapes(command))
       return { kind: 'run', text: statement.text }
     default:
       return { kind: 'run', text: replayable(statement, command) }
   }
 }
+
+const detached = (text: string, escapes: boolean): Replay => ({
+  kind: 'run',
+  text: detachedAtOnce(text, escapes),
+  alone: detachedInSteps(text, escapes),
+})
 
 /** The text as it can run in a transaction block, and as it gives the same again. */
 function replayable({ text, kind, node }: DdlStatement, command: CommandInput): string {
@@ -189,8 +200,6 @@ function replayable({ text, kind, node }: DdlStatement, command: CommandInput): 
     case 'CREATE INDEX':
     case 'DROP INDEX':
       return withoutConcurrently(text, escapes)
-    case 'ALTER TABLE':
-      return detachesInSteps(node) ? detachedAtOnce(text, escapes) : text
     case 'CREATE EXTENSION':
     case 'ALTER EXTENSION': {
       // CREATE LANGUAGE can be of this kind too; ALTER EXTENSION … ADD, DROP, SET SCHEMA are of others.

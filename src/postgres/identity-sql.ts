@@ -42,16 +42,36 @@ export const publishableTablesSql = `
   WHERE ${userTables}
   ORDER BY 1, 2`
 
+const setFullSql = `
+  -- What ALTER TABLE would do is done in the catalog where that is permitted, so that event triggers of the application
+  -- see no command of ours.
+CREATE OR REPLACE FUNCTION walback.set_full(relation oid) RETURNS void LANGUAGE plpgsql AS $walback$
+BEGIN
+  IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+    BEGIN
+      UPDATE pg_index SET indisreplident = false WHERE indrelid = relation AND indisreplident;
+      UPDATE pg_class SET relreplident = 'f' WHERE oid = relation;
+      IF FOUND THEN RETURN; END IF;
+    EXCEPTION WHEN OTHERS THEN
+      -- A transaction that sees the catalog as it once was may not change it.
+      NULL;
+    END;
+  END IF;
+  EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY FULL', relation::regclass);
+END
+$walback$;`
+
 /**
  * Called at the end of every command that made or changed something: what it touched, the leaves of a partitioned table
  * and the children of what it altered, and the tables that lost a key to what it dropped (noted in `walback.lost` by
  * note_dropped) get the identity that they need, in the transaction that made them so. Where the publication is a list
  * of tables, new ones are added to it. `skip`: tables get no identity that the user did not give them; their inserts
- * alone are published.
+ * alone are published. REPLICA IDENTITY NOTHING is somebody's command, and is left to stand for the moment: the agent
+ * puts FULL in its place (capture/identity-watch.ts).
  *
  * Only tables that this command has locked itself are altered: pg_partition_tree and the like would wait for others.
  */
-export const keepIdentitiesSql = (identity: 'full' | 'skip'): string => `
+export const keepIdentitiesSql = (identity: 'full' | 'skip'): string => `${identity === 'full' ? setFullSql : ''}
 CREATE OR REPLACE FUNCTION walback.keep_identities() RETURNS void LANGUAGE plpgsql SET lock_timeout = '20ms' AS $walback$
 DECLARE
   lost oid[] := string_to_array(nullif(current_setting('walback.lost', true), ''), ' ')::oid[];
@@ -82,23 +102,6 @@ ${
 }
   END LOOP;
   PERFORM set_config('walback.quiet', '', true);
-END
-$walback$;
-  -- What ALTER TABLE would do is done in the catalog where that is permitted, so that event triggers of the application
-  -- see no command of ours.
-CREATE OR REPLACE FUNCTION walback.set_full(relation oid) RETURNS void LANGUAGE plpgsql AS $walback$
-BEGIN
-  IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-    BEGIN
-      UPDATE pg_index SET indisreplident = false WHERE indrelid = relation AND indisreplident;
-      UPDATE pg_class SET relreplident = 'f' WHERE oid = relation;
-      IF FOUND THEN RETURN; END IF;
-    EXCEPTION WHEN OTHERS THEN
-      -- A transaction that sees the catalog as it once was may not change it.
-      NULL;
-    END;
-  END IF;
-  EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY FULL', relation::regclass);
 END
 $walback$;
   -- Sees to it that a table is in the publications that are lists, and that one whose updates cannot be published is in

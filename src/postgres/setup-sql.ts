@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
-import { ddlCaptureSql } from './ddl-capture-sql.ts'
+import { ddlCaptureSql, type RunAs } from './ddl-capture-sql.ts'
 import { describeFunctionsSql } from './describe-sql.ts'
 import { keepIdentitiesSql } from './identity-sql.ts'
 
@@ -54,28 +54,39 @@ export function createSlotSql(slot: string, serverVersion: number): string {
 
 export const dropSlotSql = (slot: string): string => `SELECT pg_catalog.pg_drop_replication_slot(${quoteLiteral(slot)})`
 
-type Identity = 'full' | 'skip'
+/** What is done for tables without a key, and as whom the triggers run. */
+export interface TriggerChoice {
+  readonly identity: 'full' | 'skip'
+  readonly runAs: RunAs
+}
+
+/** A publication of all tables needs nobody to add to it; a list has an owner who does. */
+export const runAs = (role: { readonly superuser: boolean }, allTables: boolean): RunAs =>
+  role.superuser && allTables ? 'user' : 'owner'
 
 /**
  * Our event triggers and what they run, under a comment that tells which version of them it is: `init` replaces another
  * one. The session that installs them keeps them quiet about itself.
  */
-export function triggersSql(choice: { readonly identity: Identity; readonly superuser: boolean }): string {
-  const functions = triggerFunctions(choice.identity)
+export function triggersSql(choice: TriggerChoice): string {
+  const rights =
+    choice.runAs === 'user'
+      ? 'GRANT USAGE ON SCHEMA walback TO PUBLIC;\nGRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA walback TO PUBLIC;'
+      : 'REVOKE ALL ON ALL FUNCTIONS IN SCHEMA walback FROM PUBLIC;'
   return `SET walback.quiet = 'on';
 CREATE SCHEMA IF NOT EXISTS walback;
-${choice.superuser ? functions : functions.replaceAll(` SET lc_messages = 'C'`, '')}
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA walback FROM PUBLIC;
-COMMENT ON SCHEMA walback IS ${quoteLiteral(schemaComment(triggersStamp(choice.identity)))};
+${triggerFunctions(choice)}
+${rights}
+COMMENT ON SCHEMA walback IS ${quoteLiteral(schemaComment(triggersStamp(choice)))};
 RESET walback.quiet;`
 }
 
-const triggerFunctions = (identity: Identity): string =>
-  [keepIdentitiesSql(identity), describeFunctionsSql('walback'), ddlCaptureSql].join('\n')
+const triggerFunctions = ({ identity, runAs }: TriggerChoice): string =>
+  [keepIdentitiesSql(identity), describeFunctionsSql('walback'), ddlCaptureSql(runAs)].join('\n')
 
 export const schemaComment = (stamp: string): string =>
   `walback: continuous backup. Remove it with \`walback uninstall\`. (triggers ${stamp})`
 
 /** Tells one version of the triggers from another. */
-export const triggersStamp = (identity: Identity): string =>
-  createHash('sha256').update(triggerFunctions(identity)).digest('hex').slice(0, 12)
+export const triggersStamp = (choice: TriggerChoice): string =>
+  createHash('sha256').update(triggerFunctions(choice)).digest('hex').slice(0, 12)

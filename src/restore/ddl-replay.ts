@@ -22,10 +22,12 @@ import { LineEncoder } from './copy-text.ts'
 import { withoutUnprovenChecks } from './deferred-checks.ts'
 import { dropRights } from './drop-owned.ts'
 import { repairSql, sameState } from './repair.ts'
+import { ReplayNotes } from './replay-notes.ts'
 import type { ReplayRoles } from './replay-roles.ts'
 import { type Found, isStatementError, type ReplaySession } from './replay-session.ts'
 import { copyInSql } from './rows.ts'
 import { quietly, type TargetTables } from './target-tables.ts'
+import { type Wanted, wantedObjects, wholeRelation } from './wanted-objects.ts'
 
 /** A command with its texts in place of their ids, and with what it dropped. */
 type ResolvedCommand = DdlCommand & CommandInput & { readonly dropped: readonly DroppedObject[] }
@@ -36,7 +38,6 @@ interface Hooks {
   readonly flush: () => Promise<void>
   /** Pending changes of the rows of a relation are of no interest any more. */
   readonly forget: (source: number) => void
-  readonly warn: (warning: string) => void
   readonly versions: { readonly source: number; readonly target: number }
   readonly signal?: AbortSignal | undefined
 }
@@ -60,6 +61,7 @@ export class DdlReplay {
   private ofExtensions: TouchedObject[] = []
   /** Views that hold rows on the source, by their ids there. */
   private readonly populated = new Map<number, boolean>()
+  private readonly notes = new ReplayNotes()
 
   constructor(session: ReplaySession, tables: TargetTables, hooks: Hooks) {
     this.session = session
@@ -80,6 +82,11 @@ export class DdlReplay {
     this.texts.clear()
     this.dropped = []
     await this.session.commit()
+  }
+
+  /** What the target lacks in the end, by name. */
+  warnings(): readonly string[] {
+    return this.notes.all()
   }
 
   /** Materialized views that commands of the stream filled or emptied, by their ids on the target. */
@@ -120,7 +127,7 @@ export class DdlReplay {
     for (const [place, statement] of statements.entries()) {
       const replay = rewriteForReplay(statement, command)
       if (replay.kind === 'skip') {
-        if (replay.report) this.hooks.warn(`left out (${replay.why}): ${firstLine(statement.text)}`)
+        if (replay.report) this.notes.add(`left out (${replay.why}): ${firstLine(statement.text)}`, command.objects)
         return this.use(command, statement)
       }
       if (replay.kind === 'state') {
@@ -129,6 +136,8 @@ export class DdlReplay {
         if (command.tag === 'DROP OWNED') await this.dropRights(command, statement)
         return
       }
+      if (replay.alone !== undefined && (await this.runAlone(command, replay.alone)))
+        return this.use(command, statement)
       const outcome = await this.tryStatement(command, replay.text, place === last)
       if (outcome === 'done') return this.use(command, statement)
       if (outcome !== 'differs') failures.push({ ...outcome, text: replay.text })
@@ -144,14 +153,24 @@ export class DdlReplay {
     // No state tells what a GRANT gave.
     if (failure === undefined || command.objects.some(({ state }) => state !== null) || command.dropped.length > 0)
       return
-    if (!this.hooks.roles.isRefusedRight(failure.text, failure.error))
-      this.hooks.warn(`${command.tag} was not replayed (${messageOf(failure.error)}): ${firstLine(failure.text)}`)
+    if (isOfLargeObject(failure.error)) this.notes.add(largeObjectsLeft)
+    else if (!this.hooks.roles.isRefusedRight(failure.text, failure.error))
+      this.notes.add(`${command.tag} was not replayed (${messageOf(failure.error)}): ${firstLine(failure.text)}`)
+  }
+
+  private async runAlone(command: ResolvedCommand, text: string): Promise<boolean> {
+    const { roles } = this.hooks
+    const { text: sql, count } = await roles.translate(text, command)
+    if (sql === undefined || !(await this.session.runAlone(sql, command.settings, roles.runner(command)))) return false
+    count()
+    await this.mend(command, undefined)
+    return true
   }
 
   private async dropRights(command: ResolvedCommand, { text }: DdlStatement): Promise<void> {
     const { roles } = this.hooks
     const failures = await dropRights(this.session, roles.dropped(text, command), roles.runner(command))
-    for (const failure of failures) this.hooks.warn(`${command.tag} was not replayed exactly: ${failure}`)
+    for (const failure of failures) this.notes.add(`${command.tag} was not replayed exactly: ${failure}`)
   }
 
   private use(command: ResolvedCommand, statement: DdlStatement): void {
@@ -190,6 +209,7 @@ export class DdlReplay {
     }
     count()
     if (isLast) await this.mend(command, undefined)
+    else this.notes.settle(command.objects)
     return 'done'
   }
 
@@ -202,7 +222,9 @@ export class DdlReplay {
     for (let round = 1; ; round++) {
       const different = await this.differences(command)
       if (different.length === 0) {
-        if (lost.size > 0) this.hooks.warn([...lost].join('; '))
+        // What rows have lost, no later state shows to be there again.
+        if (lost.size > 0) this.notes.add([...lost].join('; '), command.objects, 'until dropped')
+        else this.notes.settle(command.objects)
         return
       }
       const unresolved: string[] = []
@@ -225,10 +247,12 @@ export class DdlReplay {
       this.before = new Map()
       if (round < rounds) continue
       const rest = await this.differences(command)
-      if (rest.length === 0 && unresolved.length === 0 && lost.size === 0) return
+      if (rest.length === 0 && unresolved.length === 0 && lost.size === 0) return this.notes.settle(command.objects)
       const names = rest.map(({ object }) => `${object.type} ${object.identity}`).join(', ')
       const details = [...(why === undefined ? [] : [why]), ...unresolved, ...lost].join('; ')
-      this.hooks.warn(`${command.tag} was not replayed exactly: ${names || 'its result'} (${details})`)
+      const about = (rest.length > 0 ? rest : different).map(({ object }) => object)
+      if (about.every((object) => object.class.startsWith('pg_largeobject'))) return this.notes.add(largeObjectsLeft)
+      this.notes.add(`${command.tag} was not replayed exactly: ${names || 'its result'} (${details})`, about)
       return
     }
   }
@@ -269,6 +293,7 @@ export class DdlReplay {
 
   /** Notes which relations of the target the touched ones are, so that rows find their way. */
   private async register(command: ResolvedCommand): Promise<void> {
+    this.notes.forget(command.dropped)
     for (const { class: catalog, oid, sub } of command.dropped) {
       if (catalog !== 'pg_class' || sub !== 0) continue
       this.tables.drop(oid)
@@ -317,67 +342,24 @@ export class DdlReplay {
   }
 
   private tellFailed({ event, tag, message }: Extract<DdlMessage, { kind: 'ddl-failed' }>): void {
-    if (isLost(event)) this.hooks.warn(`not followed: ${tag} (${message})`)
-    else if (event === 'rows') this.hooks.warn(`values that ${tag} computed were computed anew (${message})`)
-    else if (event === 'describe') this.hooks.warn(`not compared with the source: what ${tag} made (${message})`)
+    if (isLost(event)) this.notes.add(`not followed: ${tag} (${message})`)
+    else if (event === 'rows') this.notes.add(`values that ${tag} computed were computed anew (${message})`)
+    else if (event === 'describe') this.notes.add(`not compared with the source: what ${tag} made (${message})`)
   }
 
   private tellUnknownRows(command: ResolvedCommand, oid: number): void {
     const object = command.objects.find((touched) => touched.oid === oid)
-    this.hooks.warn(
+    this.notes.add(
       `values that ${command.tag} computed in ${object?.identity ?? `relation ${oid}`} were computed anew: the table was too large to be sent along`,
+      [{ class: 'pg_class', oid }],
+      'until dropped',
     )
   }
 }
 
-/** An object to compare; a state of null: it must not be there. */
-interface Wanted {
-  readonly class: string
-  readonly oid: number
-  /** Of this part of the command. */
-  readonly tag: string
-  readonly type: string
-  readonly schema: string | null
-  readonly identity: string
-  readonly address: ObjectAddress
-  readonly state: TouchedObject['state']
-}
-
-function wantedObjects(command: ResolvedCommand): Wanted[] {
-  const wanted = new Map<string, Wanted>()
-  const { tag } = command
-  // DROP OWNED is not run: what went by CASCADE has to be named too, and comes after that on which it depended.
-  const isOwned = tag === 'DROP OWNED'
-  for (const object of isOwned ? command.dropped.toReversed() : command.dropped) {
-    const { class: catalog, oid, type, schema, identity, address, original, cascaded, sub } = object
-    const isNamed = original || (isOwned && cascaded)
-    if (!isNamed || sub !== 0 || address === null) continue
-    wanted.set(`${catalog} ${identity}`, { class: catalog, oid, tag, type, schema, identity, address, state: null })
-  }
-  for (const object of command.objects) {
-    const { class: catalog, oid, type, schema, identity, address, state, extension } = object
-    if (state === null || address === null || identity === null || extension) continue
-    // Something of the same name may have been dropped by the same command.
-    wanted.delete(`${catalog} ${identity}`)
-    wanted.set(`${catalog} ${oid}`, {
-      class: catalog,
-      oid,
-      tag: object.tag,
-      type,
-      schema,
-      identity,
-      address: wholeRelation(address),
-      state,
-    })
-  }
-  return [...wanted.values()]
-}
-
-/** The address of a column's relation, for a column. */
-const wholeRelation = (address: ObjectAddress): ObjectAddress =>
-  / column$/.test(address.type)
-    ? { ...address, type: address.type.replace(/ column$/, ''), names: address.names.slice(0, -1) }
-    : address
+/** Large objects made since the base are not in the stream, and what is said of them finds nobody. */
+const isOfLargeObject = (error: unknown): boolean => /^large object \d+ does not exist$/.test(messageOf(error))
+const largeObjectsLeft = 'left out: large objects that were made after the base, with their rights and comments'
 
 const firstLine = (sql: string): string => {
   const line = sql.trim().split('\n')[0] ?? ''

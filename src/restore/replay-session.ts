@@ -82,6 +82,28 @@ export class ReplaySession {
     })
   }
 
+  /**
+   * Runs a statement that no transaction block allows, as it ran on the source, between two transactions. False: it
+   * failed, and has done nothing.
+   */
+  async runAlone(sql: string, settings: Readonly<Record<string, string>>, role: string | undefined): Promise<boolean> {
+    await this.commit()
+    const names = Object.keys(settings)
+    try {
+      await this.set(settings, 'session')
+      if (role !== undefined) await this.client.query(`SET ROLE ${quoteIdent(role)}`)
+      await this.client.query(sql)
+      return true
+    } catch (error) {
+      if (!isStatementError(error)) throw error
+      return false
+    } finally {
+      await this.client.query('SET ROLE NONE')
+      await this.set({ ...(await this.defaultsOf(names)), ...rowSettings }, 'session')
+      await this.begin()
+    }
+  }
+
   /** Runs a statement of our own; undone if it fails. */
   async run(sql: string): Promise<void> {
     await this.attempt(async () => {
@@ -142,16 +164,21 @@ export class ReplaySession {
   }
 
   /** Settings that this server does not know, or does not take, are left as they are. */
-  private async set(settings: Readonly<Record<string, string>>): Promise<void> {
+  private async set(
+    settings: Readonly<Record<string, string>>,
+    span: 'transaction' | 'session' = 'transaction',
+  ): Promise<void> {
     const list = Object.entries(settings)
-    const all = list.map((_, n) => `pg_catalog.set_config($${2 * n + 1}, $${2 * n + 2}, true)`).join(', ')
     if (list.length === 0) return
+    const isLocal = String(span === 'transaction')
+    const all = list.map((_, n) => `pg_catalog.set_config($${2 * n + 1}, $${2 * n + 2}, ${isLocal})`).join(', ')
+    const attempt = (work: () => Promise<unknown>) => (this.isInTransaction ? this.attempt(work) : work())
     try {
-      await this.attempt(() => this.client.query(`SELECT ${all}`, list.flat()))
+      await attempt(() => this.client.query(`SELECT ${all}`, list.flat()))
     } catch (error) {
       if (!isStatementError(error)) throw error
       for (const [name, value] of list) {
-        await this.attempt(() => this.client.query('SELECT pg_catalog.set_config($1, $2, true)', [name, value])).catch(
+        await attempt(() => this.client.query(`SELECT pg_catalog.set_config($1, $2, ${isLocal})`, [name, value])).catch(
           (second: unknown) => {
             if (!isStatementError(second)) throw second
           },
@@ -171,11 +198,21 @@ DECLARE
   a record;
 BEGIN
   BEGIN
-    SELECT * INTO a FROM pg_get_object_address(type, names, args);
+    -- Two kinds of addresses are given and not taken.
+    IF type = 'composite type' THEN
+      SELECT 'pg_type'::regclass::oid AS classid, t.oid AS objid INTO a FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+        WHERE n.nspname = names[1] AND t.typname = names[2] AND t.typtype = 'c';
+    ELSIF type = 'operator' AND cardinality(args) = 1 THEN
+      SELECT 'pg_operator'::regclass::oid AS classid, o.oid AS objid INTO a FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
+        WHERE n.nspname = names[1] AND o.oprname = names[2] AND o.oprleft = 0 AND o.oprright = args[1]::regtype;
+    ELSE
+      SELECT * INTO a FROM pg_get_object_address(type, names, args);
+    END IF;
   EXCEPTION WHEN OTHERS THEN
     -- There is no such object, or not of this type.
     RETURN NULL;
   END;
+  IF a.objid IS NULL THEN RETURN NULL; END IF;
   RETURN jsonb_build_object('class', a.classid::regclass::text, 'oid', a.objid::text, 'state', ${quoteIdent(schema)}.describe(a.classid, a.objid));
 END
 $walback$;`

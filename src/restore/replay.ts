@@ -2,6 +2,7 @@ import type pg from 'pg'
 import { forEachParallel } from '../base/parallel.ts'
 import { RowHash } from '../codec/row-hash.ts'
 import type { QualifiedName } from '../model/catalog.ts'
+import { qualified } from '../model/identifier.ts'
 import type { BaseTable } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import { DdlReplay } from './ddl-replay.ts'
@@ -13,7 +14,7 @@ import { ReplaySession } from './replay-session.ts'
 import type { Roles } from './roles.ts'
 import { applyToTable, loadTable, type RestoredTable } from './rows.ts'
 import type { Change } from './stream.ts'
-import { quietly, type TargetTables } from './target-tables.ts'
+import { quietly, type TargetTable, type TargetTables } from './target-tables.ts'
 import type { UnreadableRows } from './unreadable-rows.ts'
 
 export interface ReplayOptions {
@@ -87,6 +88,7 @@ export class Replay {
     await this.flush()
     if (this.loaded === undefined) await this.load(new Map())
     await this.ddl?.commit()
+    for (const warning of this.ddl?.warnings() ?? []) this.options.warn(warning)
     this.tellUnknown()
     if (this.session === undefined) await this.complete()
     else await this.session.finish()
@@ -130,7 +132,6 @@ export class Replay {
       roles: new ReplayRoles(roles, provideRoles, this.plan.base.serverVersion),
       flush: () => this.flush(),
       forget: (source) => this.fold.forget(source),
-      warn: this.options.warn,
       versions: { source: this.plan.base.serverVersion, target: session.serverVersion },
       signal: this.options.signal,
     })
@@ -195,6 +196,7 @@ export class Replay {
   private async applyInOrder(session: ReplaySession, changes: ReadonlyMap<number, Folded>): Promise<void> {
     await session.begin()
     const current = await this.tables.current(session.client, [...changes.keys()])
+    const emptied = await this.emptySpread(session, current, changes)
     for (const [oid, { relation, changes: net }] of changes) {
       const table = current.get(oid)
       if (table?.kind === 'p') continue
@@ -204,12 +206,42 @@ export class Replay {
         table: { ...table, columns: relation.columns.map((column) => column.name) },
         expected: this.tables.restored(oid)?.expected,
         isReferenced: table.isReferenced,
+        isEmptied: emptied.has(oid),
       }
       const put = () => applyToTable(session.client, filled, net, this.options)
       await session
         .attempt(() => quietly(session.client, table, put))
         .catch((error: unknown) => this.refused(oid, table, error))
     }
+  }
+
+  /**
+   * Partitions whose rows may be in others here can be emptied all at once only. Gives those that need no emptying any
+   * more.
+   */
+  private async emptySpread(
+    session: ReplaySession,
+    current: ReadonlyMap<number, TargetTable>,
+    changes: ReadonlyMap<number, Folded>,
+  ): Promise<ReadonlySet<number>> {
+    const spread = [...current].flatMap(([oid, table]) =>
+      table.spreadOver && changes.get(oid)?.changes.replacesAll
+        ? [{ oid, top: table.spreadOver, name: qualified(table) }]
+        : [],
+    )
+    for (const top of new Set(spread.map((one) => qualified(one.top)))) {
+      const of = spread.filter((one) => qualified(one.top) === top)
+      const { rows } = await session.client.query<{ leaves: number }>(
+        'SELECT count(*)::int AS leaves FROM pg_catalog.pg_partition_tree($1::regclass) WHERE isleaf',
+        [top],
+      )
+      if (rows[0]?.leaves === of.length) await session.client.query(`DELETE FROM ${top}`)
+      else
+        this.options.warn(
+          `not replayed: TRUNCATE of ${of.map(({ name }) => name).join(', ')}, since by the hash of an enum its rows are in other partitions here`,
+        )
+    }
+    return new Set(spread.map(({ oid }) => oid))
   }
 
   /** Rows that the server does not take are no reason to be left without the others. */

@@ -1,6 +1,7 @@
 import type pg from 'pg'
 import { WalbackError } from '../base/errors.ts'
 import { RowHash } from '../codec/row-hash.ts'
+import type { QualifiedName } from '../model/catalog.ts'
 import { qualified, quoteIdent } from '../model/identifier.ts'
 import { copyIn, copyOut, wholeLines } from '../postgres/copy.ts'
 import { copyOptions } from '../postgres/row-session.ts'
@@ -16,7 +17,14 @@ export interface RowTarget {
   readonly schema: string
   readonly name: string
   readonly columns: readonly string[]
+  /** The table above, where a row of this one may be in another partition of it (staged-tables.ts). */
+  readonly spreadOver?: QualifiedName | null
 }
+
+/** Where the rows of a table go, and where they are found. */
+const into = (table: RowTarget): string => qualified(table.spreadOver ?? table)
+const inside = (table: RowTarget): string =>
+  table.spreadOver ? qualified(table.spreadOver) : `ONLY ${qualified(table)}`
 
 /** A table on its way: what its rows must be in the end. */
 export interface RestoredTable {
@@ -39,7 +47,7 @@ const columnList = (table: RowTarget): string =>
   table.columns.length === 0 ? '' : ` (${table.columns.map(quoteIdent).join(', ')})`
 
 export const copyInSql = (table: RowTarget, encoding: string): string =>
-  `COPY ${qualified(table)}${columnList(table)} FROM STDIN ${copyOptions(encoding)}`
+  `COPY ${into(table)}${columnList(table)} FROM STDIN ${copyOptions(encoding)}`
 
 /** Loads a table: its rows in the base, merged on the way with the net changes to it. */
 export async function loadTable(
@@ -75,6 +83,8 @@ interface FilledTable {
   readonly expected: RowHash | undefined
   /** A foreign key names it: TRUNCATE is refused, even in a replica's session. */
   readonly isReferenced?: boolean
+  /** It has been emptied already, as far as the changes say so. */
+  readonly isEmptied?: boolean
 }
 
 /**
@@ -91,7 +101,8 @@ export async function applyToTable(
   const known = { table, expected }
   let refilled: Buffer[] = []
   if (changes.replacesAll) {
-    await client.query(`${filled.isReferenced ? 'DELETE FROM' : 'TRUNCATE'} ONLY ${qualified(table)}`)
+    if (!filled.isEmptied)
+      await client.query(`${filled.isReferenced ? 'DELETE FROM' : 'TRUNCATE'} ONLY ${qualified(table)}`)
     expected.clear()
   } else if (changes.touchesOld) {
     refilled = changes.old
@@ -135,15 +146,13 @@ async function removeByKey(
   { encoding, unreadable, signal }: Options,
 ): Promise<Buffer[]> {
   const columns = old.columns.map(quoteIdent)
-  await client.query(
-    `CREATE TEMP TABLE walback_old AS SELECT ${columns.join(', ')} FROM ONLY ${qualified(table)} WITH NO DATA`,
-  )
+  await client.query(`CREATE TEMP TABLE walback_old AS SELECT ${columns.join(', ')} FROM ${inside(table)} WITH NO DATA`)
   const keys = unreadable.areMissing ? unreadable.readable(table, keyLines(old.keys)) : keyLines(old.keys)
   await copyIn(client, `COPY pg_temp.walback_old FROM STDIN ${copyOptions(encoding)}`, keys, signal)
   // As text, since an extension's equality operator is not on the empty search_path; keys equal as text are equal.
   const isSame = columns.map((column) => `t.${column}::pg_catalog.text = o.${column}::pg_catalog.text`).join(' AND ')
   const returning = table.columns.map((column) => `t.${quoteIdent(column)}`).join(', ')
-  const sql = `COPY (DELETE FROM ONLY ${qualified(table)} t USING pg_temp.walback_old o WHERE ${isSame} RETURNING ${returning}) TO STDOUT ${copyOptions(encoding)}`
+  const sql = `COPY (DELETE FROM ${inside(table)} t USING pg_temp.walback_old o WHERE ${isSame} RETURNING ${returning}) TO STDOUT ${copyOptions(encoding)}`
   const refilled: Buffer[] = []
   for await (const { text, start, end } of linesOf(copyOut(client, sql, signal))) {
     expected.add(text, start, end, -1)
@@ -163,20 +172,25 @@ async function removeByText(
   changes: NetChanges,
   { encoding, signal }: Options,
 ): Promise<Buffer[]> {
-  const columns = ['ctid', ...table.columns.map(quoteIdent)].join(', ')
+  // A place is in one table; above partitions it takes two words to tell it.
+  const place = table.spreadOver ? `pg_catalog.format('%s %s', tableoid::pg_catalog.oid, ctid)` : 'ctid'
+  const columns = [place, ...table.columns.map(quoteIdent)].join(', ')
   const places: string[] = []
-  const sql = `COPY (SELECT ${columns} FROM ONLY ${qualified(table)}) TO STDOUT ${copyOptions(encoding)}`
+  const sql = `COPY (SELECT ${columns} FROM ${inside(table)}) TO STDOUT ${copyOptions(encoding)}`
   for await (const { text, start, end } of linesOf(copyOut(client, sql, signal))) {
     const tab = text.indexOf(9, start)
-    const ctidEnd = tab < 0 || tab > end ? end : tab
-    const row = Math.min(ctidEnd + 1, end)
+    const placeEnd = tab < 0 || tab > end ? end : tab
+    const row = Math.min(placeEnd + 1, end)
     if (changes.absorb(text, row, end) === keep) continue
     expected.add(text, row, end, -1)
-    places.push(text.toString('latin1', start, ctidEnd))
+    places.push(text.toString('latin1', start, placeEnd))
   }
-  await client.query('CREATE TEMP TABLE walback_old (place tid)')
+  await client.query(`CREATE TEMP TABLE walback_old (place ${table.spreadOver ? 'text' : 'tid'})`)
   await copyIn(client, 'COPY pg_temp.walback_old FROM STDIN', keyLines(places), signal)
-  await client.query(`DELETE FROM ONLY ${qualified(table)} t USING pg_temp.walback_old o WHERE t.ctid = o.place`)
+  const isThere = table.spreadOver
+    ? `t.tableoid = split_part(o.place, ' ', 1)::pg_catalog.oid AND t.ctid = split_part(o.place, ' ', 2)::pg_catalog.tid`
+    : 't.ctid = o.place'
+  await client.query(`DELETE FROM ${inside(table)} t USING pg_temp.walback_old o WHERE ${isThere}`)
   await client.query('DROP TABLE pg_temp.walback_old')
   return []
 }

@@ -1,5 +1,7 @@
 import type pg from 'pg'
+import type { QualifiedName } from '../model/catalog.ts'
 import { qualified, quoteIdent } from '../model/identifier.ts'
+import { rootByEnumHash } from '../postgres/catalog.ts'
 import type { BaseTable } from '../repository/base.ts'
 import type { RestoredTable } from './rows.ts'
 
@@ -13,6 +15,8 @@ export interface TargetTable {
   readonly columns: readonly string[]
   /** Whether a foreign key names it, which forbids TRUNCATE. */
   readonly isReferenced: boolean
+  /** Of a partition by the hash of an enum: the topmost table, in any of whose partitions a row may be here. */
+  readonly spreadOver: QualifiedName | null
   /** Triggers and rules that fire even in a replica's session: each with the word that puts it back. */
   readonly loud: readonly {
     readonly kind: 'TRIGGER' | 'RULE'
@@ -172,6 +176,7 @@ const currentSql = `
     COALESCE((SELECT pg_catalog.json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''), '[]') AS columns,
     EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.confrelid = c.oid AND k.contype = 'f' AND k.conrelid <> c.oid) AS "isReferenced",
+    (SELECT v.via FROM (${rootByEnumHash}) v WHERE c.relispartition) AS "spreadOver",
     COALESCE((SELECT pg_catalog.json_agg(l) FROM (
       SELECT 'TRIGGER' AS kind, t.tgname AS name, CASE t.tgenabled WHEN 'A' THEN 'ALWAYS' ELSE 'REPLICA' END AS "as"
       FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R')
