@@ -129,7 +129,7 @@ export class StoreWatch implements Storage, Disposable {
       this.troubleSince = undefined
       this.failures = 0
       this.events.clear('store-failing', { message: `the repository works again, after ${lasted_s} s`, facts })
-    } else if (now - troubleSince >= alarm_ms) {
+    } else if (lastTrouble.at - troubleSince >= alarm_ms) {
       this.events.raise('store-failing', {
         severity: 'error',
         message: `STORE FAILING for ${lasted_s} s: ${lastTrouble.what}. Nothing is lost while the server can keep its log`,

@@ -420,7 +420,7 @@ describe('the command', () => {
     await here(['init', '--no-config', '--db', app, '--repo', 'repo'], options)
     await here(['backup', '--incremental', '--db', app, '--repo', 'repo'], options)
     expect((await nagios('--db', app, '--repo', 'repo')).stdout).toMatch(
-      /^WALBACK WARNING - postgres: max-slot-wal-keep-size \(max_slot_wal_keep_size\), no-base \(timeline 00000001\) \| errors=0 warnings=2 notes=1 slot_retained=\d+B archive_age=\d+s\n$/,
+      /^WALBACK WARNING - postgres: max-slot-wal-keep-size \(max_slot_wal_keep_size\), no-base \(timeline 00000001\) \| errors=0 warnings=2 notes=1 slot_retained=\d+B archive_age=\d+s canary=\d+ms\n$/,
     )
     await sql(app, 'DROP PUBLICATION walback_postgres')
     expect(await nagios('--db', app)).toMatchObject({
@@ -472,6 +472,7 @@ describe('the command', () => {
       'fixed',
       'slot',
       'archive_age_s',
+      'canary',
       'checked',
     ])
     for (const one of report.findings) {
