@@ -152,7 +152,7 @@ async function captureUntil(stop: AbortSignal, options: Running & Pick<Timeline,
           message: `GAP: ${error.message}; beginning a new timeline, what is archived stays restorable`,
           facts: error.facts,
         })
-        await beginAnew(options)
+        await beginAnew(options, error)
       },
     })
   } finally {
@@ -181,7 +181,7 @@ async function outlastRelease(options: Running & { readonly guard: GuardSettings
   while (!signal.aborted) {
     try {
       await waitForCalm({ ...options, limit_bytes: guard.maxSlotWal_bytes, interval_ms: options.patience?.calm_ms })
-      await beginAnew(options, reason)
+      await beginAnew(options, new WalbackError('gap', reason))
       return
     } catch (error) {
       if (signal.aborted) return
@@ -193,13 +193,13 @@ async function outlastRelease(options: Running & { readonly guard: GuardSettings
 }
 
 /** A new timeline, whose record names the old one's end and the reason. */
-async function beginAnew({ conninfo, repository, source, events, signal }: Running, reason?: string): Promise<void> {
+async function beginAnew({ conninfo, repository, source, events, signal }: Running, gap: WalbackError): Promise<void> {
   // A slot for a store that takes nothing would only keep log.
   await probeStorage(repository.storage, signal)
   const client = await connect(conninfo, { application: 'walback agent', signal })
   try {
     const { replicaIdentity } = await requireTimeline(repository, source)
-    const { timeline } = await setUp(client, repository, { source, replicaIdentity, reason })
+    const { timeline } = await setUp(client, repository, { source, replicaIdentity, gap })
     events.once('timeline-begun', {
       severity: 'warning',
       message: 'new timeline',

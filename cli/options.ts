@@ -1,5 +1,4 @@
-import { parseDuration } from '../src/config.ts'
-import { nearest, type Operation, operations } from '../src/index.ts'
+import { nearest, type Operation, operations, parseDuration } from '../src/index.ts'
 import { invalid } from './errors.ts'
 
 /** A whole number of connections. */

@@ -4,6 +4,7 @@ export { type BaseBackupOptions, type BaseProgress, takeBase } from './backup/ba
 export { sleep, throwIfAborted } from './base/abort.ts'
 export { codeOf, type ErrorCode, exitStatus, messageOf, WalbackError } from './base/errors.ts'
 export { nearest } from './base/nearest.ts'
+export { parseDuration, parseSize } from './base/quantity.ts'
 export { version } from './base/version.ts'
 export { type CanaryOutcome, canaryFindings, obstacleTo, sendCanary } from './capture/canary.ts'
 export { type CheckOptions, type CheckReport, checkSource, fixesOf, runFixes } from './capture/check.ts'

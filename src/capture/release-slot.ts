@@ -27,12 +27,22 @@ export async function releaseSlot(
         // Somebody took it, or was faster to drop it: the next look tells.
         if (!['55006', '42704'].includes(codeOf(error) ?? '')) throw error
       }
-    } else if (performance.now() - begun >= options.courtesy_ms) {
-      await client.query('SELECT pg_catalog.pg_terminate_backend($1)', [slot.activePid])
-    }
+    } else if (performance.now() - begun >= options.courtesy_ms && !(await endReader(client, slot.activePid)))
+      return false
     await sleep(look_ms, options.signal).catch(() => undefined)
   }
   return false
+}
+
+/** False where this role may not end it: it is another role's. */
+async function endReader(client: pg.Client, pid: number | undefined): Promise<boolean> {
+  try {
+    await client.query('SELECT pg_catalog.pg_terminate_backend($1)', [pid])
+    return true
+  } catch (error) {
+    if (codeOf(error) === '42501') return false
+    throw error
+  }
 }
 
 /** What a slot that is made now would be in for. */

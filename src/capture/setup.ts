@@ -32,8 +32,8 @@ export interface SetupOptions {
   readonly repositoryId?: string
   /** False: plan also where preconditions are not met, for SQL that somebody else will run. */
   readonly mustBeReady?: boolean
-  /** Why the timeline before ended, where the caller knows more than what is found. */
-  readonly reason?: string | undefined
+  /** What ended capture, if that is why the source is set up again: the reason of the new timeline. */
+  readonly gap?: WalbackError
   readonly onStep?: (step: string) => void
 }
 
@@ -210,7 +210,7 @@ async function timelineFor(
       if (!(error instanceof WalbackError) || error.code !== 'gap') throw error
       const isNewSlot = plan.steps.some((step) => step.sql.includes('pg_create_logical_replication_slot'))
       const found = isNewSlot ? `the replication slot ${plan.slot} was gone or lost, and was made anew` : error.message
-      parent = { timeline: known.id, end: formatLsn(head.end), reason: options.reason ?? found }
+      parent = { timeline: known.id, end: formatLsn(head.end), reason: options.gap?.message ?? found }
     }
   }
   const { rows } = await client.query<{ snapshot: string }>('SELECT pg_catalog.pg_current_snapshot()::text AS snapshot')

@@ -2,15 +2,8 @@ import { chmod, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { WalbackError } from '../../src/base/errors.ts'
-import {
-  configPlaces,
-  loadConfig,
-  parseConfig,
-  parseDuration,
-  parseSize,
-  resolveSettings,
-  writeConfig,
-} from '../../src/config.ts'
+import { parseDuration, parseSize } from '../../src/base/quantity.ts'
+import { configPlaces, loadConfig, parseConfig, resolveSettings, writeConfig } from '../../src/config.ts'
 import { folder } from './walback.ts'
 
 const complaint = (text: string, env = {}): string => {
