@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import type { UnseenChangePolicy } from '../src/config.ts'
+import type { GuardSettings, UnseenChangePolicy } from '../src/config.ts'
 import {
   askServerHistory,
   type Conninfo,
@@ -7,16 +7,25 @@ import {
   connect,
   formatLsn,
   formatTime,
+  type IdentityWatchOptions,
   messageOf,
-  type Repository,
+  probeStorage,
+  Repository,
   requireTimeline,
   setUp,
+  sleep,
   supervise,
+  type Timeline,
   type UnseenChange,
   WalbackError,
+  type WalbackEvent,
 } from '../src/index.ts'
 import { BaseKeeper } from './base-keeper.ts'
+import { waitForCalm } from './calm.ts'
+import { Events } from './events.ts'
 import { SchemaWatch } from './schema-watch.ts'
+import { SlotGuard } from './slot-guard.ts'
+import { type StorePatience, StoreWatch } from './store-watch.ts'
 
 export interface AgentOptions {
   readonly conninfo: Conninfo
@@ -25,62 +34,96 @@ export interface AgentOptions {
   readonly stream: { readonly segmentBytes: number; readonly segmentAge_ms: number; readonly heartbeat_ms: number }
   /** Whether a change of the schema that is not in the stream makes it take a base; it does if not given. */
   readonly onUnseenChange?: UnseenChangePolicy
+  /** How much log the slot may keep, and what is done about it; it is not watched if not given. */
+  readonly guard?: GuardSettings
   readonly log: Logger
+  /** Hears of everything that somebody may have to act on; the log has it too. */
+  readonly onEvent?: (event: WalbackEvent) => void
+  readonly patience?: AgentPatience
   /** Ends the agent: what has been received is made durable and confirmed first. */
   readonly signal: AbortSignal
 }
 
+/** How often the slot and, once that is dropped, the calm are looked for, and how long the store may be in trouble. */
+export interface AgentPatience {
+  readonly guard_ms?: number
+  readonly calm_ms?: number
+  readonly store?: StorePatience
+}
+
 /** The agent: captures until it is told to stop, and sees to it that the timeline has a base that it can carry on. */
-export async function runAgent(options: AgentOptions): Promise<void> {
-  const { conninfo, repository, source, log, signal } = options
-  const { replicaIdentity } = await requireTimeline(repository, source)
+export async function runAgent(given: AgentOptions): Promise<void> {
+  const events = new Events(given.source, given.log, given.onEvent)
+  using storage = new StoreWatch(given.repository.storage, events, given.patience?.store)
+  const options = { ...given, repository: await Repository.open(storage), events }
+  const { slot, replicaIdentity } = await requireTimeline(options.repository, options.source)
+  const { guard, log, source, signal } = options
+  const watch = guard && new SlotGuard({ ...options, guard, slot, interval_ms: options.patience?.guard_ms })
+  watch?.begin()
+  try {
+    for (;;) {
+      const release = watch?.release
+      await captureUntil(release === undefined ? signal : AbortSignal.any([signal, release]), {
+        ...options,
+        replicaIdentity,
+      })
+      const reason = watch?.reason
+      if (signal.aborted || guard === undefined || reason === undefined) break
+      await outlastRelease({ ...options, guard, reason })
+      watch?.rearm()
+    }
+  } finally {
+    await watch?.close()
+  }
+  log.info({ source }, 'stopped')
+}
+
+type Running = AgentOptions & { readonly events: Events }
+
+/** Captures, with what belongs to it, until `stop` fires. */
+async function captureUntil(stop: AbortSignal, options: Running & Pick<Timeline, 'replicaIdentity'>): Promise<void> {
+  const { conninfo, repository, source, log, events } = options
   const policy = options.onUnseenChange ?? 'backup'
   let streamingSince: number | undefined
   const schema = new SchemaWatch({
     ...options,
+    signal: stop,
     onUnseen: (change) => {
-      log.error({ source, ...spanOf(change) }, unseenInWords(change, policy))
+      events.once('schema-unseen', {
+        severity: 'error',
+        message: unseenInWords(change, policy),
+        facts: { change: change.kind, ...spanOf(change) },
+      })
       bases.ensure()
     },
+    onHole: () => bases.ensure(),
   })
   const bases = new BaseKeeper({
     ...options,
-    isOutdated: () => policy === 'backup' && schema.unseen().length > 0,
+    signal: stop,
+    isOutdated: () => schema.hasHole || (policy === 'backup' && schema.unseen().length > 0),
     onBase: () => schema.restart(),
     rest_ms: basesApart_ms,
   })
   let isWatching = false
   try {
     await supervise({
-      stop: signal,
+      stop,
       streamingSince: () => streamingSince,
       attempt: () => {
         streamingSince = undefined
         return captureContinuously(conninfo, repository, source, {
           ...options.stream,
-          stop: signal,
+          stop,
           onStart: (start) => {
             streamingSince = performance.now()
             log.info({ source, start: formatLsn(start) }, 'capturing')
+            events.clear('capture-interrupted', { message: 'capture goes on', facts: { start: formatLsn(start) } })
             bases.ensure()
             if (!isWatching) void schema.restart()
             isWatching = true
           },
-          identities:
-            replicaIdentity === 'full'
-              ? {
-                  onMended: (table) =>
-                    log.warn(
-                      { source, table },
-                      'the table had no replica identity, and would have refused updates: it has FULL now',
-                    ),
-                  onLeft: (table, why) =>
-                    log.error(
-                      { source, table },
-                      `the table has no replica identity, and refuses updates while it is published: ${why}`,
-                    ),
-                }
-              : undefined,
+          identities: options.replicaIdentity === 'full' ? identitiesInWords(options) : undefined,
           onBlind: (error) =>
             log.error(
               { source },
@@ -105,13 +148,15 @@ export async function runAgent(options: AgentOptions): Promise<void> {
         // What does not pass by itself waits for somebody, who has to hear of it.
         if (error === undefined || error.retryable) log.warn({ source, delay_ms }, `capture interrupted: ${reason}`)
         else log.error({ source, delay_ms, hint: error.hint }, `NOT CAPTURING: ${reason}; trying again`)
+        events.raise('capture-interrupted', { severity: 'warning', message: `capture does not run: ${reason}` })
       },
       onGap: async (error) => {
         if (error.facts['stale'] === true) throw leftBehind(error)
-        log.error(
-          { source, ...error.facts },
-          `GAP: ${error.message}; beginning a new timeline, what is archived stays restorable`,
-        )
+        events.raise('gap', {
+          severity: 'error',
+          message: `GAP: ${error.message}; beginning a new timeline, what is archived stays restorable`,
+          facts: error.facts,
+        })
         await beginAnew(options, error)
       },
     })
@@ -119,7 +164,37 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     await bases.close()
     await schema.close()
   }
-  log.info({ source }, 'stopped')
+}
+
+const identitiesInWords = ({ source, log }: Running): IdentityWatchOptions => ({
+  onMended: (table) =>
+    log.warn({ source, table }, 'the table had no replica identity, and would have refused updates: it has FULL now'),
+  onLeft: (table, why) =>
+    log.error(
+      { source, table },
+      `the table has no replica identity, and refuses updates while it is published: ${why}`,
+    ),
+})
+
+/** The slot was dropped: what follows is in a gap, until it is calm and there are a new slot and a new timeline. */
+async function outlastRelease(options: Running & { readonly guard: GuardSettings; reason: string }): Promise<void> {
+  const { events, guard, reason, signal, log, source } = options
+  events.raise('gap', {
+    severity: 'error',
+    message: `GAP: ${reason}; a new timeline begins when it is calm`,
+  })
+  while (!signal.aborted) {
+    try {
+      await waitForCalm({ ...options, limit_bytes: guard.maxSlotWal_bytes, interval_ms: options.patience?.calm_ms })
+      await beginAnew(options, new WalbackError('gap', reason))
+      return
+    } catch (error) {
+      if (signal.aborted) return
+      if (!(error instanceof WalbackError) || !error.retryable) throw error
+      log.warn({ source }, `no new timeline yet: ${error.message}`)
+      await sleep(again_ms, signal).catch(() => undefined)
+    }
+  }
 }
 
 /** An old primary must not be followed because it answers again: somebody decides, or the new one is reached. */
@@ -127,20 +202,25 @@ const leftBehind = ({ message, hint, facts, cause }: WalbackError): WalbackError
   new WalbackError('refused', message, { ...(hint ? { hint } : {}), facts, cause })
 
 /** A new timeline, whose record names the old one's end and the reason. */
-async function beginAnew(
-  { conninfo, repository, source, log, signal }: AgentOptions,
-  gap: WalbackError,
-): Promise<void> {
+async function beginAnew({ conninfo, repository, source, events, signal }: Running, gap: WalbackError): Promise<void> {
+  // A slot for a store that takes nothing would only keep log.
+  await probeStorage(repository.storage, signal)
   const client = await connect(conninfo, { application: 'walback agent', signal })
   try {
     const { replicaIdentity } = await requireTimeline(repository, source)
     const server = await askServerHistory(conninfo, signal)
     const { timeline } = await setUp(client, repository, { source, replicaIdentity, server, gap })
-    log.warn({ source, timeline: timeline.id, start: timeline.start }, 'new timeline')
+    events.once('timeline-begun', {
+      severity: 'warning',
+      message: 'new timeline',
+      facts: { timeline: timeline.id, start: timeline.start, parent: timeline.parent ?? null },
+    })
   } finally {
     await client.end().catch(() => undefined)
   }
 }
+
+const again_ms = 5000
 
 /** Bases that are taken because of unseen changes: at most one in this time. */
 const basesApart_ms = 600_000

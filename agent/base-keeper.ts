@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import {
   type Conninfo,
+  messageOf,
   publishing,
   type Repository,
   readManifests,
@@ -10,12 +11,14 @@ import {
   takeBase,
   WalbackError,
 } from '../src/index.ts'
+import type { Events } from './events.ts'
 
 export interface BaseKeeperOptions {
   readonly conninfo: Conninfo
   readonly repository: Repository
   readonly source: string
   readonly log: Logger
+  readonly events: Events
   readonly signal: AbortSignal
   /** Whether the newest base of the timeline lacks something that a new one would have. */
   readonly isOutdated: () => boolean
@@ -55,7 +58,7 @@ export class BaseKeeper {
   }
 
   private async work(): Promise<void> {
-    const { source, log } = this.options
+    const { source, log, events } = this.options
     while (this.isAsked && !this.stop.signal.aborted) {
       this.isAsked = false
       try {
@@ -64,6 +67,11 @@ export class BaseKeeper {
         if (this.stop.signal.aborted) return
         const hint = error instanceof WalbackError ? error.hint : undefined
         log.error({ source, err: error, hint }, 'the base backup failed; trying again in a minute')
+        events.raise('base-failed', {
+          severity: 'error',
+          message: `no base backup: ${messageOf(error)}`,
+          facts: { hint },
+        })
         this.isAsked = true
         await sleep(60_000, this.stop.signal).catch(() => undefined)
       }
@@ -95,7 +103,7 @@ export class BaseKeeper {
   }
 
   private async take(timeline: Timeline): Promise<void> {
-    const { conninfo, repository, source, log } = this.options
+    const { conninfo, repository, source, log, events } = this.options
     const { signal } = this.stop
     const base = await takeBase(conninfo, repository, timeline, {
       jobs: 2,
@@ -122,6 +130,9 @@ export class BaseKeeper {
       },
       'base backup done',
     )
+    events.clear('base-failed', { message: 'a base backup was taken', facts: { base: base.id } })
+    events.clear('archive-damaged', { message: 'a base backup opens a new window', facts: { base: base.id } })
+    events.clear('gap', { message: `what commits from now on can be restored again, on timeline ${timeline.id}` })
     await this.options.onBase()
   }
 }

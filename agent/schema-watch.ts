@@ -12,18 +12,23 @@ import {
   type TransactionEntry,
   type UnseenChange,
   UnseenChanges,
+  WalbackError,
 } from '../src/index.ts'
+import type { Events } from './events.ts'
 
 export interface SchemaWatchOptions {
   readonly repository: Repository
   readonly source: string
   readonly log: Logger
+  readonly events: Events
   readonly signal: AbortSignal
   /** Hears of each change of the schema that a restore from the newest base would lack, and that the stream does not tell of. */
   readonly onUnseen: (change: UnseenChange) => void
+  /** What is archived since the newest base is not whole, so nothing later can be restored from it. */
+  readonly onHole: () => void
 }
 
-/** Looks through the segments, as they are stored, for unseen changes of the schema. */
+/** Looks through the segments, as they are stored, for unseen changes of the schema, and for holes in what is archived. */
 export class SchemaWatch {
   private readonly options: SchemaWatchOptions
   private readonly stop = new AbortController()
@@ -34,6 +39,7 @@ export class SchemaWatch {
   /** Segments that were stored while the archive was being read; undefined while it is not. */
   private waiting: Stored[] | undefined = []
   private reading: Promise<void> = Promise.resolve()
+  private isBroken = false
   /** Ends of the changes that have been told. */
   private readonly told = new Set<Lsn>()
 
@@ -69,6 +75,11 @@ export class SchemaWatch {
     return this.base === undefined ? [] : this.changes.since(this.base)
   }
 
+  /** Whether objects of the archive are missing or damaged that a restore from the newest base to now would need. */
+  get hasHole(): boolean {
+    return this.isBroken
+  }
+
   private look({ end, transactions }: Stored): void {
     this.end = end
     for (const entry of transactions) this.changes.offer(entry)
@@ -80,18 +91,29 @@ export class SchemaWatch {
   }
 
   private async read(): Promise<void> {
-    const { log, source } = this.options
+    const { log, source, events, onHole } = this.options
     const { signal } = this.stop
     while (!signal.aborted) {
       try {
         this.waiting ??= []
         await this.readArchive()
+        this.isBroken = false
         const later = this.waiting.filter(({ start }) => this.end === undefined || start >= this.end)
         this.waiting = undefined
         for (const segment of later) this.look(segment)
         return
       } catch (error) {
         if (signal.aborted) return
+        if (error instanceof WalbackError && error.code === 'corrupt') {
+          this.isBroken = true
+          events.raise('archive-damaged', {
+            severity: 'error',
+            message: `ARCHIVE DAMAGED: ${error.message}; what comes after it can be restored from the next base backup on, which follows`,
+            facts: error.facts,
+          })
+          onHole()
+          return
+        }
         log.warn({ source, err: error }, 'could not look for unseen changes of the schema; trying again in a minute')
         await sleep(retry_ms, signal).catch(() => undefined)
       }

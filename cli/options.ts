@@ -1,10 +1,17 @@
-import { nearest, type Operation, operations } from '../src/index.ts'
+import { nearest, type Operation, operations, parseDuration } from '../src/index.ts'
 import { invalid } from './errors.ts'
 
 /** A whole number of connections. */
 export const parseJobs = (text: string): number => wholeNumber(text, 1, 64)
 
 export const parseLimit = (text: string): number => wholeNumber(text, 1, 1_000_000)
+
+/** How long something may take, in milliseconds. */
+export function parseTimeout(text: string): number {
+  const duration_ms = parseDuration(text)
+  const isFit = duration_ms !== undefined && duration_ms >= 1 && duration_ms <= 86_400_000
+  return isFit ? duration_ms : invalid('A duration with its unit is needed, such as 500ms, 30s or 2m, at most a day.')
+}
 
 function wholeNumber(text: string, least: number, most: number): number {
   const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN

@@ -5,70 +5,27 @@ import { Document, isMap, isScalar, LineCounter, parseDocument, visit } from 'ya
 import { z } from 'zod'
 import { codeOf, messageOf, WalbackError } from './base/errors.ts'
 import { nearest } from './base/nearest.ts'
+import { duration, size } from './base/quantity.ts'
 import { type Conninfo, resolveConninfo } from './postgres/conninfo.ts'
 import { checkSourceName, suggestSourceName } from './repository/layout.ts'
 import { openStorage } from './storage/open.ts'
 
 export type Env = Readonly<Record<string, string | undefined>>
 
-const duration_ms: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+/** What to do when the slot keeps more log than it may: say so, or drop it, so that the server's disk cannot fill. */
+export const slotLimitPolicies = ['alert', 'release'] as const
+export type SlotLimitPolicy = (typeof slotLimitPolicies)[number]
 
-/** A duration such as `500ms`, `5s`, `1m` or `2h`, in milliseconds; undefined for anything else, bare numbers too. */
-export function parseDuration(text: string): number | undefined {
-  const match = /^(\d{1,9}(?:\.\d{1,3})?) ?(ms|s|m|h|d)$/.exec(text.trim())
-  return match === null ? undefined : Math.round(Number(match[1]) * (duration_ms[match[2] ?? ''] ?? Number.NaN))
-}
-
-const size_bytes: Readonly<Record<string, number>> = {
-  B: 1,
-  kB: 1e3,
-  KB: 1e3,
-  MB: 1e6,
-  GB: 1e9,
-  TB: 1e12,
-  KiB: 1 << 10,
-  MiB: 1 << 20,
-  GiB: 2 ** 30,
-  TiB: 2 ** 40,
-}
-
-/** A size such as `16MiB` (binary) or `20GB` (decimal), in bytes; undefined for anything else, bare numbers too. */
-export function parseSize(text: string): number | undefined {
-  const match = /^(\d{1,9}(?:\.\d{1,3})?) ?([kKMGT]?i?B)$/.exec(text.trim())
-  const unit = size_bytes[match?.[2] ?? '']
-  return match === null || unit === undefined ? undefined : Math.round(Number(match[1]) * unit)
-}
-
-const duration = (least: string, most: string): z.ZodType<number> =>
-  quantity('a duration', 'such as 500ms, 5s or 1m', parseDuration, least, most)
-const size = (least: string, most: string): z.ZodType<number> =>
-  quantity('a size', 'such as 16MiB or 20MB', parseSize, least, most)
-
-function quantity(
-  what: string,
-  example: string,
-  parse: (text: string) => number | undefined,
-  least: string,
-  most: string,
-): z.ZodType<number> {
-  const [low, high] = [parse(least) ?? 0, parse(most) ?? 0]
-  return z.unknown().transform((given, context): number => {
-    const value = typeof given === 'string' ? parse(given) : undefined
-    const problem =
-      value === undefined
-        ? `${what} with its unit is needed, ${example}${typeof given === 'number' ? '; a bare number is not taken' : ''}`
-        : value < low || value > high
-          ? `out of range: from ${least} to ${most}`
-          : undefined
-    if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
-    return value ?? 0
-  })
-}
+const guardShape = z.strictObject({
+  max_slot_wal: size('16MiB', '100TB').prefault('20GB'),
+  on_limit: z.enum(slotLimitPolicies, `one of ${slotLimitPolicies.join(', ')}`).default('alert'),
+})
 
 const sourceShape = z.strictObject({
   /** A libpq URI or key=value string; without it PG* variables say where. */
   url: z.string().min(1, 'empty; leave it out to use the PG* environment').optional(),
   repository: z.string().min(1, 'empty').optional(),
+  guard: guardShape.optional(),
 })
 
 const streamShape = z.strictObject({
@@ -109,7 +66,7 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     throw new WalbackError('usage', `${file}:${at.line}:${at.col}: ${message}`, {
       hint:
         hint ??
-        'keys: version, repository, sources (url, repository), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change)',
+        'keys: version, repository, sources (url, repository, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change)',
       facts: { file, line: at.line, column: at.col },
     })
   }
@@ -170,7 +127,7 @@ function keyOffset(document: Document, place: Path, key: string): number | undef
 
 function refuseKey(document: Document, place: Path, key: string, fail: Fail): never {
   const sections = { sources: sourceShape, stream: streamShape, schema: schemaShape }
-  const shape = sections[place[0] as keyof typeof sections] ?? configShape
+  const shape = place[2] === 'guard' ? guardShape : (sections[place[0] as keyof typeof sections] ?? configShape)
   const known = Object.keys(shape.shape)
   const meant = nearest(key, known)
   const where = place.length === 0 ? '' : ` in ${place.join('.')}`
@@ -250,6 +207,16 @@ export const streamSettings = (config: Config | undefined): StreamSettings => {
   return { segmentBytes: segment_size, segmentAge_ms: segment_age, heartbeat_ms: heartbeat }
 }
 
+export interface GuardSettings {
+  readonly maxSlotWal_bytes: number
+  readonly onLimit: SlotLimitPolicy
+}
+
+const guardSettings = (given: z.infer<typeof guardShape> | undefined): GuardSettings => {
+  const { max_slot_wal, on_limit } = given ?? guardShape.parse({})
+  return { maxSlotWal_bytes: max_slot_wal, onLimit: on_limit }
+}
+
 /** What the command line says of where things are. */
 export interface Flags {
   readonly source?: string | undefined
@@ -271,6 +238,7 @@ export interface Effective {
   readonly repositoryUrl: string | undefined
   readonly stream: StreamSettings
   readonly onUnseenChange: UnseenChangePolicy
+  readonly guard: GuardSettings
 }
 
 /** Flags over environment over configuration. A flag for both database and repository leaves the configuration's sources aside. */
@@ -305,6 +273,7 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     repositoryUrl: repo ?? resolveFolder(entry?.repository ?? config?.repository, config?.file),
     stream: streamSettings(config),
     onUnseenChange: config?.schema.on_unseen_change ?? 'backup',
+    guard: guardSettings(entry?.guard),
   }
 }
 

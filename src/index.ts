@@ -4,7 +4,9 @@ export { type BaseBackupOptions, type BaseProgress, takeBase } from './backup/ba
 export { sleep, throwIfAborted } from './base/abort.ts'
 export { codeOf, type ErrorCode, exitStatus, messageOf, WalbackError } from './base/errors.ts'
 export { nearest } from './base/nearest.ts'
+export { parseDuration, parseSize } from './base/quantity.ts'
 export { version } from './base/version.ts'
+export { type CanaryOutcome, canaryFindings, obstacleTo, sendCanary } from './capture/canary.ts'
 export { type CheckOptions, type CheckReport, checkSource, fixesOf, runFixes } from './capture/check.ts'
 export {
   type Finding,
@@ -17,7 +19,9 @@ export {
 } from './capture/check-finding.ts'
 export { completeBase } from './capture/complete-base.ts'
 export { emit } from './capture/heartbeat.ts'
+export type { IdentityWatchOptions } from './capture/identity-watch.ts'
 export { type PublishedTables, publishing } from './capture/publish-tables.ts'
+export { releaseSlot, unrest } from './capture/release-slot.ts'
 export {
   type CaptureSessionOptions,
   captureContinuously,
@@ -25,6 +29,16 @@ export {
   requireTimeline,
 } from './capture/session.ts'
 export { planSetup, type SetupOptions, type SetupPlan, setUp } from './capture/setup.ts'
+export {
+  measures,
+  mib,
+  nearestLimit,
+  readSlotReading,
+  SlotGrowth,
+  type SlotLimits,
+  type SlotReading,
+  slotPressure,
+} from './capture/slot-pressure.ts'
 export { supervise } from './capture/supervise.ts'
 export { hasNothing, namesOf, planTeardown, type TeardownPlan, tearDown } from './capture/teardown.ts'
 export {
@@ -51,6 +65,7 @@ export {
   type Window,
 } from './history/status.ts'
 export { readUnseen, type UncertainSpan } from './history/uncertain.ts'
+export { type EventKind, eventKinds, type Severity, type WalbackEvent } from './model/event.ts'
 export { formatLsn, type Lsn, parseLsn } from './model/lsn.ts'
 export type { RecoveryTarget } from './model/target.ts'
 export {
@@ -63,13 +78,24 @@ export {
   parseTime,
   type TimeReading,
 } from './model/time.ts'
+export { readServerLoad } from './postgres/check-server-sql.ts'
 export { type ConnectOptions, connect } from './postgres/connect.ts'
 export { type Conninfo, describeConninfo, resolveConninfo, withDatabase } from './postgres/conninfo.ts'
 export { type EmbeddedServer, startEmbedded } from './postgres/embedded.ts'
 export { askServerHistory } from './postgres/server-history.ts'
-export { readSlot, readSourceFacts, type SlotState, type SourceFacts } from './postgres/source.ts'
+export { setIdentityDefaultSql } from './postgres/setup-sql.ts'
+export {
+  currentInsertLsn,
+  readSlot,
+  readSourceFacts,
+  type SlotState,
+  type SourceFacts,
+  slotLimit_bytes,
+} from './postgres/source.ts'
+export type { FullTable, Trace } from './postgres/traces-sql.ts'
 export { type BaseManifest, type BaseTable, readManifests } from './repository/base.ts'
 export { checkSourceName, suggestSourceName } from './repository/layout.ts'
+export { probeStorage } from './repository/probe.ts'
 export { Repository } from './repository/repository.ts'
 export type { SegmentSummary, TransactionEntry } from './repository/segment-format.ts'
 export { scanSegments, timeOf } from './repository/segments.ts'
@@ -81,4 +107,4 @@ export { type RestoreOptions, type RestoreReport, restore } from './restore/rest
 export { lookAtRoles } from './restore/role-look.ts'
 export type { RoleOptions, RolePlan } from './restore/role-plan.ts'
 export { openStorage } from './storage/open.ts'
-export type { Storage } from './storage/storage.ts'
+export type { GetOptions, PutOptions, Storage, StoredObject } from './storage/storage.ts'

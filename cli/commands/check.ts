@@ -1,5 +1,7 @@
 import {
+  type CanaryOutcome,
   type CheckReport,
+  canaryFindings,
   checkSource,
   connect,
   describeConninfo,
@@ -13,21 +15,26 @@ import {
   messageOf,
   nearest,
   nowMicros,
+  obstacleTo,
   openStorage,
+  Repository,
   runFixes,
+  sendCanary,
   sortFindings,
   WalbackError,
   waiveFindings,
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { plural, printable } from '../format.ts'
-import { parseList } from '../options.ts'
+import { duration, plural, printable } from '../format.ts'
+import { parseList, parseTimeout } from '../options.ts'
 
 interface Options {
   readonly fix?: boolean
   readonly nagios?: boolean
   readonly waive?: readonly string[]
+  readonly canary: boolean
+  readonly timeout: number
 }
 
 export const addCheck: AddCommand = (program, bind) => {
@@ -37,6 +44,8 @@ export const addCheck: AddCommand = (program, bind) => {
     .option('--fix', 'mend what init would have done: replica identities, event triggers')
     .option('--nagios', 'one line and exit status for Nagios and its like')
     .option('--waive <kinds>', 'count warnings of these kinds as notes; several with commas', parseList)
+    .option('--no-canary', 'send no transaction through the stream and the store and back: only look')
+    .option('--timeout <duration>', 'how long that transaction may take', parseTimeout, 30_000)
     .action(bind<Options>(check))
 }
 
@@ -47,11 +56,12 @@ async function check(context: Context, options: Options): Promise<number> {
     })
   }
   const waived = (options.waive ?? []).map(findingCode)
-  if (options.nagios) return nagios(context, waived)
-  return await withSource(context, async (look, mend) => {
+  if (options.nagios) return nagios(context, options, waived)
+  return await withSource(context, options, async ({ look, mend, fly }) => {
     let report = await look(waived)
     const fixed = options.fix ? await fix(context, report, mend) : []
     if (fixed.length > 0) report = await look(waived)
+    report = await fly(report, waived)
     context.out.data(inWords(context, report))
     context.out.document(await inJson(context, report, fixed))
     return report.errors > 0 ? exitStatus.prerequisite : report.warnings > 0 ? exitStatus.warnings : 0
@@ -69,37 +79,69 @@ function findingCode(text: string): FindingCode {
 
 interface Counted extends CheckReport {
   readonly repository: string | undefined
+  readonly canary: CanaryOutcome
   readonly errors: number
   readonly warnings: number
   readonly notes: number
 }
 
-type Look = (waived: readonly FindingCode[]) => Promise<Counted>
-type Mend = (fixes: ReturnType<typeof fixesOf>) => Promise<void>
+type Waived = readonly FindingCode[]
 
-/** One session for looking, mending and looking again. */
-async function withSource<T>(context: Context, work: (look: Look, mend: Mend) => Promise<T>): Promise<T> {
+/** What can be done in one session. */
+interface Session {
+  look(waived: Waived): Promise<Counted>
+  mend(fixes: ReturnType<typeof fixesOf>): Promise<void>
+  /** Sends the canary, and counts what became of it among the findings. */
+  fly(report: Counted, waived: Waived): Promise<Counted>
+}
+
+/** One session for looking, mending, looking again, and sending the canary. */
+async function withSource<T>(context: Context, options: Options, work: (session: Session) => Promise<T>): Promise<T> {
   const { signal, out } = context
   const conninfo = await context.requireConninfo()
-  const { source, suggested, repositoryUrl } = await context.settings()
+  const { source, suggested, repositoryUrl, guard } = await context.settings()
   const storage = repositoryUrl === undefined ? undefined : openStorage(await context.requireRepositoryUrl())
   const client = await connect(conninfo, { application: 'walback check', signal })
-  const look: Look = async (waived) => {
-    const report = await checkSource(client, { source, suggested: suggested ?? 'source', storage, signal })
-    const findings = sortFindings(waiveFindings(report.findings, waived))
-    const count = (level: Level): number => findings.filter((one) => one.level === level).length
-    const counts = { errors: count('error'), warnings: count('warning'), notes: count('note') }
-    return { ...report, findings, ...counts, repository: storage?.url }
-  }
   try {
-    return await work(look, (fixes) => runFixes(client, fixes, (title) => out.say(`  mending  ${printable(title)}`)))
+    return await work({
+      look: async (waived) => {
+        const report = await checkSource(client, {
+          source,
+          suggested: suggested ?? 'source',
+          storage,
+          guard_bytes: guard.maxSlotWal_bytes,
+          signal,
+        })
+        const canary: CanaryOutcome = { state: 'skipped', why: 'only looked' }
+        return counted({ ...report, repository: storage?.url, canary }, waived)
+      },
+      mend: (fixes) => runFixes(client, fixes, (title) => out.say(`  mending  ${printable(title)}`)),
+      fly: async (report, waived) => {
+        const skip = (why: string): Counted => ({ ...report, canary: { state: 'skipped', why } })
+        if (!options.canary) return skip('--no-canary')
+        if (storage === undefined) return skip('no repository was given')
+        const obstacle = obstacleTo(report)
+        if (obstacle !== undefined) return skip(`it could not come back: ${obstacle.code}`)
+        const repository = await Repository.open(storage)
+        const timeout_ms = options.timeout
+        const canary = await sendCanary(client, { conninfo, repository, source: report.source, timeout_ms, signal })
+        const findings = [...report.findings, ...canaryFindings(canary, `source ${report.source}`)]
+        return counted({ ...report, findings, canary }, waived)
+      },
+    })
   } finally {
     await client.end().catch(() => undefined)
   }
 }
 
+function counted(report: Omit<Counted, 'errors' | 'warnings' | 'notes'>, waived: Waived): Counted {
+  const findings = sortFindings(waiveFindings(report.findings, waived))
+  const count = (level: Level): number => findings.filter((one) => one.level === level).length
+  return { ...report, findings, errors: count('error'), warnings: count('warning'), notes: count('note') }
+}
+
 /** Shows what would be run, asks, and runs it; gives the titles of what was done. */
-async function fix(context: Context, { findings }: CheckReport, mend: Mend): Promise<string[]> {
+async function fix(context: Context, { findings }: CheckReport, mend: Session['mend']): Promise<string[]> {
   const { out } = context
   const fixes = fixesOf(findings)
   if (fixes.length === 0) {
@@ -134,7 +176,15 @@ function inWords(context: Context, report: Counted): string {
   }
   const head = `${out.paintData(printable(source), 'bold')}  ${printable(facts.database.name)}, PostgreSQL ${facts.versionText}`
   const lines = [...groups.values()].flatMap((group) => groupInWords(context, group))
-  return [head, ...lines, summary(context, report)].join('\n')
+  return [head, ...lines, ...canaryLine(context, report), summary(context, report)].join('\n')
+}
+
+/** One that did not come back is among the findings. */
+function canaryLine({ out }: Context, { canary }: Counted): string[] {
+  if (canary.state !== 'back') return []
+  const time = canary.duration_ms < 1000 ? `${canary.duration_ms} ms` : duration(canary.duration_ms)
+  const by = canary.by === 'agent' ? 'by the agent' : 'here: no agent is capturing'
+  return [`${out.paintData('OK', 'green')}  canary`, `  commit -> stored -> read back in ${time}, captured ${by}`]
 }
 
 function groupInWords({ out }: Context, group: readonly Finding[]): string[] {
@@ -197,14 +247,23 @@ async function inJson(
         }
       : null,
     archive_age_s: report.archiveAge_s ?? null,
+    canary: canaryJson(report.canary),
     checked: formatTime(nowMicros()),
   }
 }
 
+const canaryJson = (canary: CanaryOutcome): Record<string, unknown> => ({
+  state: canary.state,
+  duration_ms: canary.state === 'back' ? canary.duration_ms : null,
+  captured_by: canary.state === 'back' ? canary.by : null,
+  object: canary.state === 'back' ? canary.key : null,
+  why: canary.state === 'back' ? null : canary.why,
+})
+
 const states = ['OK', 'WARNING', 'CRITICAL', 'UNKNOWN'] as const
 
 /** https://nagios-plugins.org/doc/guidelines.html: a line `STATE - words | performance data`, and the state as the exit status. */
-async function nagios(context: Context, waived: readonly FindingCode[]): Promise<number> {
+async function nagios(context: Context, options: Options, waived: Waived): Promise<number> {
   const say = (state: number, words: string, data = ''): number => {
     // A bar or a line's end would end the words.
     const text = printable(words.replaceAll('\n', ' ')).replaceAll('|', '/')
@@ -212,9 +271,9 @@ async function nagios(context: Context, waived: readonly FindingCode[]): Promise
     return state
   }
   try {
-    return await withSource(context, async (look) => {
-      const report = await look(waived)
-      const { errors, warnings, notes, slot, archiveAge_s } = report
+    return await withSource(context, options, async ({ look, fly }) => {
+      const report = await fly(await look(waived), waived)
+      const { errors, warnings, notes, slot, archiveAge_s, canary } = report
       const worst = report.findings.filter(({ level }) => level !== 'note').slice(0, 3)
       const words = worst.map(({ code, object }) => (object === null ? code : `${code} (${object})`))
       const more = errors + warnings - worst.length
@@ -224,6 +283,7 @@ async function nagios(context: Context, waived: readonly FindingCode[]): Promise
         `notes=${notes}`,
         ...(slot ? [`slot_retained=${slot.retained_bytes}B`] : []),
         ...(archiveAge_s === undefined ? [] : [`archive_age=${Math.max(0, archiveAge_s)}s`]),
+        ...(canary.state === 'back' ? [`canary=${canary.duration_ms}ms`] : []),
       ]
       return say(
         errors > 0 ? 2 : warnings > 0 ? 1 : 0,

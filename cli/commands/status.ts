@@ -1,15 +1,22 @@
+import type { GuardSettings } from '../../src/config.ts'
 import {
   type Conninfo,
   connect,
+  type Finding,
   formatLsn,
   formatTime,
   type Holdings,
+  measures,
   messageOf,
+  nearestLimit,
   nowMicros,
   readHoldings,
-  readSlot,
+  readSlotReading,
   readSourceFacts,
-  type SlotState,
+  type SlotLimits,
+  type SlotReading,
+  slotLimit_bytes,
+  slotPressure,
   type Timeline,
   type UncertainSpan,
 } from '../../src/index.ts'
@@ -30,13 +37,14 @@ type Database =
   | { readonly kind: 'unasked' }
   | { readonly kind: 'unreachable'; readonly why: string }
   | { readonly kind: 'other'; readonly why: string }
-  | { readonly kind: 'there'; readonly slot: SlotState | undefined; readonly limit_bytes: number | undefined }
+  | { readonly kind: 'there'; readonly reading: SlotReading | undefined; readonly limits: SlotLimits }
 
 async function status(context: Context): Promise<undefined> {
   const { out, signal } = context
   const { repository, source } = await context.openSource()
   const holdings = await readHoldings(repository, source, signal)
-  const database = await ask((await context.settings()).conninfo, holdings.timelines.at(-1), signal)
+  const { conninfo, guard } = await context.settings()
+  const database = await ask(conninfo, holdings.timelines.at(-1), guard, signal)
   const isProtected =
     holdings.windows.length > 0 && holdings.gaps.every((gap) => gap.to !== undefined) && slotHolds(database)
   out.data(inWords(context, holdings, database, isProtected))
@@ -55,23 +63,24 @@ async function status(context: Context): Promise<undefined> {
     segments: segmentsJson(holdings),
     timeline: holdings.timelines.at(-1)?.id ?? null,
     schema: schemaJson(holdings),
-    database: databaseJson(database),
+    database: databaseJson(database, guard),
     checked: formatTime(nowMicros()),
   })
 }
 
 /** A slot that is gone or lost protects nothing from now on, whatever is archived; one that cannot be asked may be fine. */
 const slotHolds = (database: Database): boolean =>
-  database.kind !== 'there' || (database.slot !== undefined && database.slot.walStatus !== 'lost')
+  database.kind !== 'there' || (database.reading !== undefined && database.reading.slot.walStatus !== 'lost')
 
 async function ask(
   conninfo: Conninfo | undefined,
   timeline: Timeline | undefined,
+  guard: GuardSettings,
   signal: AbortSignal,
 ): Promise<Database> {
   if (conninfo === undefined || timeline === undefined) return { kind: 'unasked' }
   try {
-    const client = await connect(conninfo, { application: 'walback status', signal })
+    const client = await connect(conninfo, { application: 'walback status', settings: { search_path: '' }, signal })
     try {
       const facts = await readSourceFacts(client)
       if (facts.systemIdentifier !== timeline.systemIdentifier || facts.database.oid !== timeline.database.oid) {
@@ -80,8 +89,8 @@ async function ask(
           why: `${facts.database.name} on this server is not the database that the archive was made from`,
         }
       }
-      const limit_bytes = facts.maxSlotWalKeepSize_mb < 0 ? undefined : facts.maxSlotWalKeepSize_mb * 1024 * 1024
-      return { kind: 'there', slot: await readSlot(client, timeline.slot), limit_bytes }
+      const limits = { server_bytes: slotLimit_bytes(facts), guard_bytes: guard.maxSlotWal_bytes }
+      return { kind: 'there', reading: await readSlotReading(client, timeline.slot), limits }
     } finally {
       await client.end().catch(() => undefined)
     }
@@ -103,6 +112,10 @@ function inWords({ out }: Context, holdings: Holdings, database: Database, isPro
   if (end) lines.push(`  archive      ends ${duration(Number((nowMicros() - end.time) / 1000n))} ago`)
   lines.push(`  schema       ${schemaInWords(holdings, open)}`)
   lines.push(`  slot         ${slotInWords(database, holdings.timelines.at(-1)?.slot ?? '')}`)
+  for (const { level, why, object } of pressureOf(database))
+    lines.push(
+      `  ${out.paintData(level.toUpperCase().padEnd(11), level === 'error' ? 'red' : 'yellow')}  ${object}: ${why}`,
+    )
   const base = bases.at(-1)
   const size = bytes(bases.reduce((sum, one) => sum + one.stored_bytes, 0))
   lines.push(`  bases        ${base === undefined ? 'none' : `${bases.length}, ${size}; the last ${base.id}`}`)
@@ -141,17 +154,26 @@ function slotInWords(database: Database, name: string): string {
     case 'other':
       return `unknown: ${database.why}`
     case 'there': {
-      const { slot, limit_bytes } = database
-      if (slot === undefined) return `${name} is GONE: nothing is captured (walback init, then walback backup --full)`
+      const { reading, limits } = database
+      if (reading === undefined)
+        return `${name} is GONE: nothing is captured (walback init, then walback backup --full)`
+      const { slot } = reading
       if (slot.walStatus === 'lost')
         return `${name} is LOST: the server has thrown away log (walback uninstall, init, backup --full)`
-      const limit = limit_bytes === undefined ? 'without a limit (max_slot_wal_keep_size)' : `of ${bytes(limit_bytes)}`
+      const nearest = nearestLimit(limits)
+      const limit = nearest === undefined ? 'without a limit' : `of ${bytes(nearest.bytes)} (${nearest.name})`
       return `${name}, ${slot.active ? `active (pid ${slot.activePid})` : 'not active: no agent is capturing'}, keeps ${bytes(slot.retained_bytes)} ${limit}`
     }
   }
 }
 
-function databaseJson(database: Database): Record<string, unknown> | null {
+/** What presses on the slot, or through it on the server; of one that is lost there is nothing more to say. */
+const pressureOf = (database: Database): Finding[] =>
+  database.kind === 'there' && database.reading !== undefined && database.reading.slot.walStatus !== 'lost'
+    ? slotPressure(database.reading, database.limits)
+    : []
+
+function databaseJson(database: Database, guard: GuardSettings): Record<string, unknown> | null {
   switch (database.kind) {
     case 'unasked':
       return null
@@ -159,19 +181,23 @@ function databaseJson(database: Database): Record<string, unknown> | null {
     case 'other':
       return { state: database.kind, why: database.why, slot: null }
     case 'there': {
-      const { slot, limit_bytes } = database
+      const { reading, limits } = database
       return {
         state: 'reachable',
         slot:
-          slot === undefined
+          reading === undefined
             ? null
             : {
-                name: slot.name,
-                active: slot.active,
-                wal_status: slot.walStatus,
-                retained_bytes: slot.retained_bytes,
-                limit_bytes: limit_bytes ?? null,
+                name: reading.slot.name,
+                active: reading.slot.active,
+                ...measures(reading),
+                limit_bytes: limits.server_bytes ?? null,
               },
+        guard: {
+          limit_bytes: guard.maxSlotWal_bytes,
+          on_limit: guard.onLimit,
+          findings: pressureOf(database).map(({ code, level, object, why }) => ({ code, level, object, why })),
+        },
       }
     }
   }

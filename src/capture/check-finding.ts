@@ -37,6 +37,7 @@ export const findingCodes = [
   'stream-broken',
   'no-base',
   'archive-behind',
+  'canary',
   'ddl-unsure',
   'schema-unseen',
   // Publications and the tables in them.

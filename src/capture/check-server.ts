@@ -152,7 +152,7 @@ function slotRoomFindings({ slots, maxWalSenders }: SourceFacts, load: ServerLoa
 const long_s = 3600
 
 /** Until the oldest transaction that wrote something ends, the log since its beginning is kept, and no slot can be made. */
-function waitFindings({ prepared, writers }: ServerLoad): Finding[] {
+export function waitFindings({ prepared, writers }: ServerLoad): Finding[] {
   const findings = prepared.map(({ gid, database, age_s }) =>
     finding(
       'prepared-transaction',

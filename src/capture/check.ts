@@ -27,6 +27,8 @@ export interface CheckOptions {
   readonly suggested: string
   /** Where the repository is; undefined to look at the database alone. */
   readonly storage: Storage | undefined
+  /** How much log the guard lets the slot keep. */
+  readonly guard_bytes?: number | undefined
   readonly signal?: AbortSignal | undefined
 }
 
@@ -57,7 +59,7 @@ export async function checkSource(client: pg.Client, options: CheckOptions): Pro
   await client.query('BEGIN READ ONLY')
   try {
     await client.query(`SET LOCAL search_path = ''`)
-    return await checkDatabase(client, facts, look)
+    return await checkDatabase(client, facts, { ...look, guard_bytes: options.guard_bytes })
   } finally {
     await client.query('ROLLBACK').catch(() => undefined)
   }
@@ -96,7 +98,11 @@ async function lookAtArchive(facts: SourceFacts, { source, suggested, storage, s
   }
 }
 
-async function checkDatabase(client: pg.Client, facts: SourceFacts, look: Look): Promise<CheckReport> {
+async function checkDatabase(
+  client: pg.Client,
+  facts: SourceFacts,
+  look: Look & Pick<CheckOptions, 'guard_bytes'>,
+): Promise<CheckReport> {
   const { source, repositoryId } = look
   const main = slotName(source)
   const inserts = insertsPublication(main)
@@ -117,7 +123,7 @@ async function checkDatabase(client: pg.Client, facts: SourceFacts, look: Look):
     ...serverFindings(facts, load, { slot, publication: found.length > 0 }),
     ...(isSetUp
       ? [
-          ...slotFindings(facts, load, main, slot, await readSlotDetails(client, main)),
+          ...slotFindings(facts, load, main, slot, await readSlotDetails(client, main), look.guard_bytes),
           ...publicationFindings(published),
         ]
       : [...(isOther ? [] : [notSetUp(source)]), ...tablesBeforeSetup(tables, facts.role.superuser)]),

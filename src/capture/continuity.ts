@@ -47,7 +47,7 @@ export function checkContinuity(
   }
   if (slot.confirmedFlushLsn !== undefined && slot.confirmedFlushLsn > head.end) {
     throw gap(
-      `slot ${timeline.slot} stands at ${formatLsn(slot.confirmedFlushLsn)}, past the archive's end at ${formatLsn(head.end)}: somebody else has read from it`,
+      `slot ${timeline.slot} stands at ${formatLsn(slot.confirmedFlushLsn)}, past the archive's end at ${formatLsn(head.end)}: somebody else has read from it, or objects at the archive's end are gone`,
       {
         end: formatLsn(head.end),
         slot: formatLsn(slot.confirmedFlushLsn),

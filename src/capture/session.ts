@@ -8,7 +8,7 @@ import { readSlot, readSourceFacts } from '../postgres/source.ts'
 import { readWalsender } from '../postgres/walsender.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
-import { readHead, SegmentWriter } from '../repository/segments.ts'
+import { readSoundHead, SegmentWriter } from '../repository/segments.ts'
 import { currentTimeline, type Timeline } from '../repository/timeline.ts'
 import { Capture } from './capture.ts'
 import { CatalogWatch } from './catalog-watch.ts'
@@ -141,7 +141,7 @@ async function captureOnce(
   }))
   checkPrerequisites(facts, { slotExists: true })
   // The slot before the archive's end: an agent that is at work moves both, the archive first.
-  const head = await readHead(repository, timeline, options.stop)
+  const { head, damaged } = await readSoundHead(repository, timeline, options.stop)
   checkContinuity(facts, slot, timeline, head)
   await control.ask((client) => checkOverlap(client, slot, timeline, head))
   const before = options.before
@@ -162,6 +162,8 @@ async function captureOnce(
   const held = await control.ask((client) => readSlot(client, timeline.slot))
   checkContinuity(facts, held, timeline, head)
   if (!held?.active && !stream.hasEnded) throw twoServers(conninfo)
+  // The server still has the log of what is damaged at the archive's end: it comes again, under the same keys.
+  for (const { key } of damaged) await repository.storage.delete(key)
   options.onStart?.(head.end)
   const capture = new Capture(stream, new SegmentWriter(repository, timeline, head, history), {
     encoding: timeline.encoding,

@@ -20,7 +20,7 @@ import {
 } from '../postgres/setup-sql.ts'
 import { readSlot, readSourceFacts, type SlotState, type SourceFacts } from '../postgres/source.ts'
 import type { Repository } from '../repository/repository.ts'
-import { type Head, readHead, serverEntry } from '../repository/segments.ts'
+import { type Head, readSoundHead, serverEntry } from '../repository/segments.ts'
 import { beginTimeline, currentTimeline, type Timeline } from '../repository/timeline.ts'
 import { checkContinuity, checkHistory } from './continuity.ts'
 import { checkOverlap } from './overlap.ts'
@@ -223,7 +223,7 @@ async function timelineFor(
     throw new WalbackError('database', `the replication slot ${plan.slot} was not made`, { hint: 'see the server log' })
   let parent: Timeline['parent']
   if (known) {
-    const head = await readHead(repository, known)
+    const { head } = await readSoundHead(repository, known)
     const isNewSlot = plan.steps.some((step) => step.sql.includes('pg_create_logical_replication_slot'))
     const reason = isNewSlot
       ? `the replication slot ${plan.slot} was gone or lost, and was made anew`

@@ -1,28 +1,37 @@
 import type pg from 'pg'
 import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
-import { quoteIdent } from '../model/identifier.ts'
-import { dropSlotSql, removeSql } from '../postgres/setup-sql.ts'
 import { readSlot } from '../postgres/source.ts'
-import { slotName } from './setup.ts'
+import { type FullTable, readFullTables, readTraces, removeTraceSql, type Trace } from '../postgres/traces-sql.ts'
+import { insertsPublication, slotName } from './setup.ts'
 
 /** What walback has in a database, for one source. */
 export interface TeardownPlan {
-  readonly slot: string | undefined
-  readonly publications: readonly string[]
-  /** The event triggers and the schema `walback`; kept while another source of this database needs them. */
-  readonly trigger: boolean
-  readonly schema: boolean
-  /** Publications of other walback sources in this database, for whose sake trigger and schema stay. */
+  /** What is removed, in this order. */
+  readonly remove: readonly Trace[]
+  /** What stays because other walback sources of this database need it. */
+  readonly keep: readonly Trace[]
+  /** Publications of those sources. */
   readonly others: readonly string[]
-  /** Tables without a key that keep REPLICA IDENTITY FULL: harmless, and perhaps somebody's wish. */
-  readonly fullTables: readonly string[]
+  /** What bears walback's name and belongs to no source that can be seen: not removed, since that cannot be known. */
+  readonly strays: readonly Stray[]
+  /** Tables without a key that keep REPLICA IDENTITY FULL: nothing records whose wish that was. */
+  readonly fullTables: readonly FullTable[]
 }
 
-const ours = (source: string): readonly string[] => [slotName(source), `${slotName(source).slice(0, 55)}_inserts`]
+export interface Stray extends Trace {
+  readonly sql: string
+}
+
+const ours = (source: string): readonly string[] => [slotName(source), insertsPublication(slotName(source))]
 
 /** Looks for what `init` made; reads only. Refuses while the slot is being streamed, or is not ours. */
 export async function planTeardown(client: pg.Client, source: string): Promise<TeardownPlan> {
   const name = slotName(source)
+  await refuseSlotInUse(client, name)
+  return sortTraces(await readTraces(client), source, await readFullTables(client, ours(source)))
+}
+
+async function refuseSlotInUse(client: pg.Client, name: string): Promise<void> {
   const slot = await readSlot(client, name)
   const { rows } = await client.query<{ database: string }>('SELECT current_database() AS database')
   if (slot !== undefined && (slot.plugin !== 'pgoutput' || slot.database !== rows[0]?.database)) {
@@ -44,67 +53,55 @@ export async function planTeardown(client: pg.Client, source: string): Promise<T
       },
     )
   }
-  const found = await client.query<{ name: string }>(
-    String.raw`SELECT pubname AS name FROM pg_catalog.pg_publication WHERE pubname LIKE 'walback\_%' ORDER BY 1`,
-  )
-  const publications = found.rows.map((row) => row.name)
-  const others = publications.filter((publication) => !ours(source).includes(publication))
-  const shared = await client.query<{ trigger: boolean; schema: boolean }>(`
-    SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtname LIKE 'walback\\_%') AS trigger,
-      EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'walback') AS schema`)
-  const keyless = await client.query<{ name: string }>(keylessFullSql)
-  return {
-    slot: slot?.name,
-    publications: publications.filter((publication) => ours(source).includes(publication)),
-    trigger: shared.rows[0]?.trigger === true,
-    schema: shared.rows[0]?.schema === true,
-    others,
-    fullTables: keyless.rows.map((row) => row.name),
-  }
 }
 
-const keylessFullSql = `
-  SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relkind = 'r' AND c.relreplident = 'f' AND c.oid >= 16384
-    AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
-    AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
-  ORDER BY 1`
+/** Pure. A publication tells of a source; a slot whose publication is gone is nobody's, and holds log all the same. */
+export function sortTraces(traces: readonly Trace[], source: string, fullTables: readonly FullTable[]): TeardownPlan {
+  const isMine = ({ name }: Trace): boolean => ours(source).includes(name)
+  const publications = traces.filter(({ kind }) => kind === 'publication')
+  const others = publications.filter((trace) => !isMine(trace)).map(({ name }) => name)
+  const [remove, keep, strays]: [Trace[], Trace[], Stray[]] = [[], [], []]
+  const stray = (trace: Trace): void => {
+    strays.push({ ...trace, sql: removeTraceSql(trace) })
+  }
+  for (const trace of traces) {
+    if (trace.kind === 'slot' || trace.kind === 'publication') {
+      if (isMine(trace)) remove.push(trace)
+      else if (others.includes(trace.name)) keep.push(trace)
+      else stray(trace)
+    } else if (!trace.isOurs) stray(trace)
+    else (others.length > 0 ? keep : remove).push(trace)
+  }
+  return { remove, keep, others, strays, fullTables }
+}
 
-export const hasNothing = (plan: TeardownPlan): boolean =>
-  plan.slot === undefined &&
-  plan.publications.length === 0 &&
-  (plan.others.length > 0 || (!plan.trigger && !plan.schema))
+export const hasNothing = ({ remove }: TeardownPlan): boolean => remove.length === 0
 
 /** Names what the plan removes, in the order of removal. */
-export function namesOf(plan: TeardownPlan): string[] {
-  const names = [...(plan.slot === undefined ? [] : [`replication slot ${plan.slot}`])]
-  if (plan.others.length === 0 && plan.trigger) names.push('event triggers walback_*')
-  names.push(...plan.publications.map((publication) => `publication ${publication}`))
-  if (plan.others.length === 0 && plan.schema) names.push('schema walback')
-  return names
-}
+export const namesOf = (traces: readonly Trace[]): string[] =>
+  traces.map(({ kind, name }) => `${kind === 'slot' ? 'replication slot' : kind} ${name}`)
 
-/** Carries the plan out, and then looks again: it succeeds only if nothing is left. */
-export async function tearDown(client: pg.Client, source: string, plan: TeardownPlan): Promise<void> {
+/** Carries the plan out, and then looks again: it succeeds only if nothing is left of what was to be removed. */
+export async function tearDown(client: pg.Client, source: string, plan: TeardownPlan): Promise<TeardownPlan> {
   try {
     await client.query(`SET lock_timeout = '${lockWait}'`)
     // The slot first: it is what can fill the disk, should the rest fail.
-    if (plan.slot !== undefined) await client.query(dropSlotSql(plan.slot))
-    const drops = plan.publications.map((name) => `DROP PUBLICATION IF EXISTS ${quoteIdent(name)};`).join('\n')
-    const sql = plan.others.length === 0 ? removeSql(plan.publications) : drops
-    if (sql !== '') await client.query(sql)
+    const [slots, rest] = [plan.remove.filter(isSlot), plan.remove.filter((trace) => !isSlot(trace))]
+    for (const slot of slots) await client.query(removeTraceSql(slot))
+    if (rest.length > 0) await client.query(rest.map(removeTraceSql).join(';\n'))
   } catch (error) {
     throw removalFailure(error)
   } finally {
     await client.query('RESET lock_timeout').catch(() => undefined)
   }
   const left = await planTeardown(client, source)
-  if (hasNothing(left)) return
-  throw new WalbackError('failed', `still there: ${namesOf(left).join(', ')}`, {
+  if (hasNothing(left)) return left
+  throw new WalbackError('failed', `still there: ${namesOf(left.remove).join(', ')}`, {
     hint: 'somebody may have made it again just now; run uninstall again',
   })
 }
+
+const isSlot = ({ kind }: Trace): boolean => kind === 'slot'
 
 const lockWait = '10s'
 

@@ -148,7 +148,7 @@ export interface Holdings extends Coverage {
   readonly segments: { readonly count: number; readonly stored_bytes: number; readonly transactions: number }
 }
 
-/** Reads manifests and trailers, no rows. A segment that is missing shows as a gap, not as a failure. */
+/** Reads manifests and trailers, no rows. A segment that is missing or damaged shows as a gap, not as a failure. */
 export async function readHoldings(repository: Repository, source: string, signal?: AbortSignal): Promise<Holdings> {
   const timelines = await readTimelines(repository, source, signal)
   const bases = await readManifests(repository, source, signal)
@@ -160,7 +160,8 @@ export async function readHoldings(repository: Repository, source: string, signa
     const unseen = new UnseenChanges(own)
     const stored = await listSegments(repository, timeline, signal)
     const summaries: SegmentSummary[] = []
-    for await (const summary of readAhead(repository, stored, signal)) {
+    for await (const { summary } of readAhead(repository, stored, signal)) {
+      if (summary === undefined) continue
       transactions += summary.trailer.transactions.length
       for (const entry of summary.trailer.transactions) unseen.offer(entry)
       summaries.push(withoutDetails(summary))

@@ -32,6 +32,8 @@ const streamMessage = z.discriminatedUnion('kind', [
     catalog: z.string().optional(),
   }),
   z.object({ v: z.literal(1), kind: z.literal('mark'), name: z.string() }),
+  /** Sent by `check`, which looks for it in the store; it means nothing to a restore. */
+  z.object({ v: z.literal(1), kind: z.literal('canary'), token: z.string() }),
   ...ddlMessages,
 ])
 export type StreamMessage = z.infer<typeof streamMessage>

@@ -58,6 +58,8 @@ export async function readServerLoad(client: pg.Client): Promise<ServerLoad> {
 export interface SlotDetails {
   /** Transactions since the oldest whose catalog rows it keeps. */
   readonly catalogXminAge: number
+  /** How much more log may be written before the slot may be lost; undefined where there is no limit. Negative past it. */
+  readonly safe_bytes: number | undefined
   /** Since when nobody reads from it, microseconds since 1970 (17 and later). */
   readonly inactiveSince_us: bigint | undefined
   readonly invalidation: string | undefined
@@ -68,11 +70,12 @@ export interface SlotDetails {
 export async function readSlotDetails(client: pg.Client, name: string): Promise<SlotDetails> {
   const { rows } = await client.query<{
     age: string | null
+    safe: string | null
     since: string | null
     why: string | null
     failover: string | null
   }>(
-    `SELECT age(catalog_xmin)::text AS age, (extract(epoch FROM (j->>'inactive_since')::timestamptz) * 1000000)::bigint::text AS since,
+    `SELECT age(catalog_xmin)::text AS age, safe_wal_size::text AS safe, (extract(epoch FROM (j->>'inactive_since')::timestamptz) * 1000000)::bigint::text AS since,
        j->>'invalidation_reason' AS why, j->>'failover' AS failover
      FROM pg_replication_slots s CROSS JOIN to_jsonb(s) j WHERE slot_name = $1`,
     [name],
@@ -80,6 +83,7 @@ export async function readSlotDetails(client: pg.Client, name: string): Promise<
   const row = rows[0]
   return {
     catalogXminAge: Number(row?.age ?? 0),
+    safe_bytes: row?.safe ? Number(row.safe) : undefined,
     inactiveSince_us: row?.since ? BigInt(row.since) : undefined,
     invalidation: row?.why ?? undefined,
     failover: row?.failover ? row.failover === 'true' : undefined,

@@ -28,6 +28,12 @@ export const tablesWithoutIdentitySql = `
   WHERE ${userTables} AND ${needsFull} AND (c.relreplident <> 'f' OR ${hasVirtual})
   ORDER BY 1, 2`
 
+/** Tables that have FULL and no key that could be their identity: what `init` and the triggers make, and what users make too. */
+export const keylessFullSql = `
+  SELECT n.nspname::text AS schema, c.relname::text AS name
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE ${userTables} AND c.relreplident = 'f' AND NOT ${usableIndex('indisprimary')}`
+
 /** Every permanent table of the user's, leaves of partitioned ones included. */
 export const publishableTablesSql = `
   SELECT n.nspname AS schema, c.relname AS name,

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
-import { ddlCaptureSql, eventTriggers, type RunAs } from './ddl-capture-sql.ts'
+import { ddlCaptureSql, type RunAs } from './ddl-capture-sql.ts'
 import { describeFunctionsSql } from './describe-sql.ts'
 import { keepIdentitiesSql } from './identity-sql.ts'
 
@@ -11,6 +11,9 @@ import { keepIdentitiesSql } from './identity-sql.ts'
 
 export const setIdentityFullSql = (table: { schema: string; name: string }): string =>
   `ALTER TABLE ONLY ${quoteIdent(table.schema)}.${quoteIdent(table.name)} REPLICA IDENTITY FULL`
+
+export const setIdentityDefaultSql = (table: { schema: string; name: string }): string =>
+  `ALTER TABLE ONLY ${quoteIdent(table.schema)}.${quoteIdent(table.name)} REPLICA IDENTITY DEFAULT`
 
 /** From 18 on REPLICA IDENTITY FULL asks for stored generated columns in the stream; before, they are never in it. */
 const withGenerated = (serverVersion: number): readonly string[] =>
@@ -87,9 +90,3 @@ export const schemaComment = (stamp: string): string =>
 /** Tells one version of the triggers from another. */
 export const triggersStamp = (choice: TriggerChoice): string =>
   createHash('sha256').update(triggerFunctions(choice)).digest('hex').slice(0, 12)
-
-/** Removes what `init` made in the database; the slot is dropped by itself. */
-export const removeSql = (publications: readonly string[]): string =>
-  `${eventTriggers.map((name) => `DROP EVENT TRIGGER IF EXISTS ${name};`).join('\n')}
-${publications.map((name) => `DROP PUBLICATION IF EXISTS ${quoteIdent(name)};`).join('\n')}
-DROP SCHEMA IF EXISTS walback CASCADE;`

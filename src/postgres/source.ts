@@ -80,6 +80,10 @@ export async function readSourceFacts(client: pg.Client): Promise<SourceFacts> {
   }
 }
 
+/** What `max_slot_wal_keep_size` lets a slot keep; undefined where it is -1, for no limit. */
+export const slotLimit_bytes = ({ maxSlotWalKeepSize_mb }: SourceFacts): number | undefined =>
+  maxSlotWalKeepSize_mb < 0 ? undefined : maxSlotWalKeepSize_mb * 1024 * 1024
+
 /** The oldest server that has what capture needs (pgoutput's `messages` option). */
 export const oldestServerVersion = 140000
 

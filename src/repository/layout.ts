@@ -4,6 +4,8 @@ import { type Lsn, lsnKey, parseLsnKey } from '../model/lsn.ts'
 /** Object keys. Positions are sixteen hexadecimal digits, so that listing order is stream order. */
 export const repositoryKey = 'walback.json'
 export const sourcesPrefix = 'sources/'
+/** Objects that try the store out; nothing reads them later. */
+export const probeKey = (name: string): string => `probes/${name}`
 export const timelinesPrefix = (source: string): string => `sources/${source}/timelines/`
 export const timelinePrefix = (source: string, timeline: string): string => `${timelinesPrefix(source)}${timeline}/`
 export const timelineKey = (source: string, timeline: string): string =>

@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { WalbackError } from '../base/errors.ts'
 import type { Block } from '../codec/block.ts'
-import { formatLsn, type Lsn, parseLsn } from '../model/lsn.ts'
+import { formatLsn, type Lsn, lsn, parseLsn } from '../model/lsn.ts'
 import { type FullXid, fullXid } from '../model/snapshot.ts'
 import { type Micros, micros } from '../model/time.ts'
+import type { Storage } from '../storage/storage.ts'
 import { ContainerWriter, readTrailer } from './container.ts'
 import { partKey, segmentKey, segmentStart, segmentsPrefix } from './layout.ts'
 import type { Repository } from './repository.ts'
@@ -114,17 +115,50 @@ export class SegmentWriter {
 
   /**
    * Put-if-absent is the fence between two writers: a key is where a segment starts, so only one can extend the chain.
-   * A write that was acknowledged late finds its own object there, which its hash shows.
+   * A write that was acknowledged late finds its own object there, which its hash shows. An acknowledgement alone is not
+   * believed: what the store then says that it holds must have the length that was given (docs/decisions/0007).
    */
   private async put(key: string, container: Assembled, signal: AbortSignal | undefined): Promise<void> {
-    if (await this.repository.storage.put(key, chunksOf(container.bytes), { ifAbsent: true, signal })) return
-    const stored = await readTrailer(this.repository.storage, key, { signal })
+    const { storage } = this.repository
+    const isMade = await storage.put(key, chunksOf(container.bytes), { ifAbsent: true, signal })
+    const held_bytes = await storage.size(key, { signal })
+    if (isMade && held_bytes === container.size_bytes) return
+    if (held_bytes === undefined) throw broken(storage.url, key, container.size_bytes, held_bytes)
+    if (isMade || !(await isReadable(storage, key, signal))) {
+      // It is nobody's segment, and in the way of the next attempt.
+      await storage.delete(key)
+      throw broken(storage.url, key, container.size_bytes, held_bytes)
+    }
+    const stored = await readTrailer(storage, key, { signal })
     if (stored?.sha256 === container.sha256) return
     throw new WalbackError('locked', `another walback has written ${key}`, {
       hint: 'let only one agent write for a source; this one goes on from what is stored when it is started again',
     })
   }
 }
+
+/** Whether an object ends as ours do. */
+async function isReadable(storage: Storage, key: string, signal: AbortSignal | undefined): Promise<boolean> {
+  try {
+    return (await readTrailer(storage, key, { signal })) !== undefined
+  } catch (error) {
+    if (error instanceof WalbackError && error.code === 'corrupt') return false
+    throw error
+  }
+}
+
+const broken = (url: string, key: string, given_bytes: number, held_bytes: number | undefined): WalbackError =>
+  new WalbackError(
+    'storage',
+    held_bytes === undefined
+      ? `the store acknowledged ${key}, and does not have it`
+      : `the store acknowledged ${given_bytes} bytes of ${key}, and has ${held_bytes}`,
+    {
+      hint: `nothing is lost: the server still has the log, and it is tried again; but ${url} is not to be trusted`,
+      facts: { key, given_bytes, held_bytes: held_bytes ?? null },
+      retryable: true,
+    },
+  )
 
 async function* chunksOf(bytes: readonly Buffer[]): AsyncGenerator<Buffer> {
   yield* bytes
@@ -194,17 +228,38 @@ export async function readSegment(
   }
 }
 
+/** Where objects of a timeline are missing, in positions of the log. */
+export interface Hole {
+  readonly from: Lsn
+  readonly to: Lsn
+}
+
+export const holeError = ({ from, to }: Hole): WalbackError =>
+  new WalbackError(
+    'corrupt',
+    `segments are missing: nothing is stored between ${formatLsn(from)} and ${formatLsn(to)}`,
+    {
+      hint: 'an object was deleted from the repository; bring it back from another copy, or take a new base backup',
+      facts: { from: formatLsn(from), to: formatLsn(to) },
+    },
+  )
+
 /**
  * The trailers of a timeline's segments that reach past `from`, in order, read ahead several at a time; none is kept
- * here. Each must begin where the one before ends: a segment that is missing is `corrupt`, never passed over.
+ * here. Each must begin where the one before ends, and have its parts: a segment that is missing or damaged is `corrupt`,
+ * or, with `onHole`, told there before the next one is given; it is never passed over.
  */
 export async function* scanSegments(
   repository: Repository,
   timeline: Timeline,
-  options: { readonly from?: Lsn; readonly signal?: AbortSignal | undefined } = {},
+  options: {
+    readonly from?: Lsn
+    readonly onHole?: (hole: Hole) => void
+    readonly signal?: AbortSignal | undefined
+  } = {},
 ): AsyncGenerator<SegmentSummary> {
   const stored = await listSegments(repository, timeline, options.signal)
-  const { from } = options
+  const { from, onHole } = options
   // The segment that holds `from` starts at or before it.
   const first =
     from === undefined
@@ -213,17 +268,42 @@ export async function* scanSegments(
           0,
           stored.findLastIndex((segment) => segment.start <= from),
         )
-  let end = first === 0 ? parseLsn(timeline.start) : stored[first]?.start
-  for await (const summary of readAhead(repository, stored.slice(first), options.signal)) {
+  let end = (first === 0 ? parseLsn(timeline.start) : stored[first]?.start) as Lsn
+  let broken: StoredSegment | undefined
+  for await (const { segment, summary, damage } of readAhead(repository, stored.slice(first), options.signal)) {
+    if (damage !== undefined && onHole === undefined) throw damage
+    broken = damage && segment
+    if (summary === undefined) continue
     if (summary.start !== end) {
-      const [before, after] = [formatLsn(end as Lsn), formatLsn(summary.start)]
-      throw new WalbackError('corrupt', `segments are missing: nothing is stored between ${before} and ${after}`, {
-        hint: 'an object was deleted from the repository; bring it back from another copy, or take a new base backup',
-        facts: { from: before, to: after },
-      })
+      const hole = { from: end, to: summary.start }
+      if (onHole === undefined) throw holeError(hole)
+      onHole(hole)
     }
     end = summary.end
     yield summary
+  }
+  // Of the last of them only the start is known.
+  if (broken !== undefined) onHole?.({ from: end, to: lsn(broken.start + 1n) })
+}
+
+/** What reading a segment's trailer came to. */
+interface Read {
+  readonly segment: StoredSegment
+  readonly summary: SegmentSummary | undefined
+  /** Why there is none: the segment is damaged, or a part of a transaction that it holds is gone. */
+  readonly damage: WalbackError | undefined
+}
+
+async function tryToRead(repository: Repository, segment: StoredSegment, signal?: AbortSignal): Promise<Read> {
+  try {
+    const summary = await readSegment(repository, segment, signal)
+    const parts_bytes = summary.trailer.parts.reduce((sum, { size_bytes }) => sum + size_bytes, 0)
+    // What an interrupted writer left beside them counts too, so this finds less than a look at each would.
+    if (parts_bytes <= segment.parts_bytes) return { segment, summary, damage: undefined }
+    return { segment, summary: undefined, damage: holeError({ from: summary.start, to: summary.end }) }
+  } catch (error) {
+    if (!(error instanceof WalbackError) || error.code !== 'corrupt') throw error
+    return { segment, summary: undefined, damage: error }
   }
 }
 
@@ -232,16 +312,16 @@ export async function* readAhead(
   repository: Repository,
   stored: readonly StoredSegment[],
   signal?: AbortSignal,
-): AsyncGenerator<SegmentSummary> {
-  const waiting: Promise<SegmentSummary>[] = []
+): AsyncGenerator<Read> {
+  const waiting: Promise<Read>[] = []
   for (let next = 0; next < stored.length || waiting.length > 0; ) {
     while (next < stored.length && waiting.length < trailerReaders) {
-      const reading = readSegment(repository, stored[next++] as StoredSegment, signal)
+      const reading = tryToRead(repository, stored[next++] as StoredSegment, signal)
       // A failure is thrown when its turn comes; until then it is no unhandled one.
       reading.catch(() => undefined)
       waiting.push(reading)
     }
-    yield await (waiting.shift() as Promise<SegmentSummary>)
+    yield await (waiting.shift() as Promise<Read>)
   }
 }
 
@@ -249,7 +329,37 @@ const trailerReaders = 16
 
 /** How far the archive of a timeline reaches now: what its last segment says. */
 export async function readHead(repository: Repository, timeline: Timeline, signal?: AbortSignal): Promise<Head> {
-  const last = (await listSegments(repository, timeline, signal)).at(-1)
+  return headAfter((await listSegments(repository, timeline, signal)).at(-1), repository, timeline, signal)
+}
+
+/**
+ * The same for who writes: what lies after the last sound segment is damaged, as a store leaves it that acknowledged
+ * what it did not keep. Whether the server still has the log of it is the caller's question.
+ */
+export async function readSoundHead(
+  repository: Repository,
+  timeline: Timeline,
+  signal?: AbortSignal,
+): Promise<{ readonly head: Head; readonly damaged: readonly StoredSegment[] }> {
+  const stored = await listSegments(repository, timeline, signal)
+  const damaged: StoredSegment[] = []
+  for (;;) {
+    try {
+      return { head: await headAfter(stored.at(-1), repository, timeline, signal), damaged }
+    } catch (error) {
+      const last = stored.pop()
+      if (last === undefined || !(error instanceof WalbackError) || error.code !== 'corrupt') throw error
+      damaged.push(last)
+    }
+  }
+}
+
+async function headAfter(
+  last: StoredSegment | undefined,
+  repository: Repository,
+  timeline: Timeline,
+  signal: AbortSignal | undefined,
+): Promise<Head> {
   if (last === undefined) {
     const { start, xid, server } = timeline
     return { end: parseLsn(start), sha256: null, xid: fullXid(BigInt(xid)), server: serverOf(server) }

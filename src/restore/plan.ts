@@ -5,8 +5,15 @@ import type { RecoveryTarget } from '../model/target.ts'
 import { formatTime, type Micros, micros } from '../model/time.ts'
 import { type BaseManifest, readManifests } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
-import { changesAnything, type TransactionEntry } from '../repository/segment-format.ts'
-import { listSegments, readSegment, type StoredSegment, scanSegments, timeOf } from '../repository/segments.ts'
+import { changesAnything, type SegmentSummary, type TransactionEntry } from '../repository/segment-format.ts'
+import {
+  holeError,
+  listSegments,
+  readSegment,
+  type StoredSegment,
+  scanSegments,
+  timeOf,
+} from '../repository/segments.ts'
 import { readTimelines, type Timeline } from '../repository/timeline.ts'
 import { UnseenChanges } from '../repository/unseen-changes.ts'
 import { notRestored, type UnsureDdl } from './not-restored.ts'
@@ -59,15 +66,22 @@ export async function planRestore(
   const misses: Miss[] = []
   for (const timeline of timelines.toReversed()) {
     const own = bases.filter((base) => base.timeline === timeline.id)
-    const found = await search(repository, timeline, own, target, options.signal)
-    if (found.base) return planFor(repository, { ...found, base: found.base, source, target, timeline }, options.signal)
-    misses.push(found)
+    const runs = await search(repository, timeline, own, target, options.signal)
+    for (const [place, found] of runs.toReversed().entries()) {
+      // The latest state is that at the archive's end, and not what was there before something was lost.
+      if (place > 0 && target.kind === 'latest') throw latestIsLost(found, runs.at(-1) as Found)
+      if (found.base)
+        return planFor(repository, { ...found, base: found.base, source, target, timeline }, options.signal)
+      misses.push(found)
+    }
   }
   throw refusal(target, misses, bases.length)
 }
 
-/** What a search in one timeline found. */
+/** What a search found in a timeline, or, where segments are missing, in one of the runs between them. */
 interface Found {
+  /** Where the run begins. */
+  readonly start: Lsn
   readonly cut: Cut | Outside
   readonly window: Window | undefined
   readonly base: BaseManifest | undefined
@@ -90,34 +104,81 @@ async function search(
   bases: readonly BaseManifest[],
   target: RecoveryTarget,
   signal: AbortSignal | undefined,
-): Promise<Found> {
+): Promise<Found[]> {
   const from = searchFrom(target, bases)
-  const cutSearch = new CutSearch(target)
-  const unseen = new UnseenChanges(bases)
-  const samples: SequenceSample[] = []
-  const unsure: UnsureDdl[] = []
-  const counts = bases.map((base) => ({ lsn: parseLsn(base.lsn), kept: 0 }))
-  let [isBounded, end, last] = [false, parseLsn(timeline.start), undefined as TransactionEntry | undefined]
-  const scanned = scanSegments(repository, timeline, { ...(from ? { from: parseLsn(from.lsn) } : {}), signal })
-  for await (const segment of scanned) {
-    end = segment.end
-    for (const entry of segment.trailer.transactions) {
-      const isKept = cutSearch.offer(entry)
-      unseen.offer(entry)
-      last = entry
-      const position = parseLsn(entry.end)
-      if (isKept && changesAnything(entry)) for (const count of counts) if (position > count.lsn) count.kept++
-      if (isKept) unsure.push(...unsureIn(entry))
-      if (entry.heartbeat === undefined || isBounded) continue
-      const read = parseLsn(entry.heartbeat.from)
-      samples.push({ from: read, values: entry.heartbeat.sequences })
-      isBounded = cutSearch.position !== undefined && read >= cutSearch.position
-    }
+  const runs: Found[] = []
+  let run = new RunSearch(parseLsn(timeline.start), bases, target)
+  const scanned = scanSegments(repository, timeline, {
+    ...(from ? { from: parseLsn(from.lsn) } : {}),
+    onHole: ({ to }) => {
+      runs.push(run.result())
+      run = new RunSearch(to, bases, target)
+    },
+    signal,
+  })
+  for await (const segment of scanned) run.offer(segment)
+  return [...runs, run.result()]
+}
+
+/** Finds a target, and the base that can be carried to it, in an unbroken run of segments. */
+class RunSearch {
+  private readonly start: Lsn
+  private readonly bases: readonly BaseManifest[]
+  private readonly cutSearch: CutSearch
+  private readonly unseen: UnseenChanges
+  private readonly samples: SequenceSample[] = []
+  private readonly unsure: UnsureDdl[] = []
+  private readonly counts: { readonly lsn: Lsn; kept: number }[]
+  private isBounded = false
+  private end: Lsn
+  private last: TransactionEntry | undefined
+
+  constructor(start: Lsn, bases: readonly BaseManifest[], target: RecoveryTarget) {
+    this.start = start
+    this.end = start
+    this.bases = bases.filter((base) => parseLsn(base.lsn) >= start)
+    this.cutSearch = new CutSearch(target)
+    this.unseen = new UnseenChanges(this.bases)
+    this.counts = this.bases.map((base) => ({ lsn: parseLsn(base.lsn), kept: 0 }))
   }
-  const cut = cutSearch.result(end)
-  const base = cut.kind === 'cut' ? bases.findLast((candidate) => isReachable(candidate, cut, end)) : undefined
-  const kept = (after: Lsn): number => counts.find((count) => count.lsn === after)?.kept ?? 0
-  return { cut, base, samples, isBounded, kept, unsure, unseen, window: windowOf(bases, end, last) }
+
+  offer(segment: SegmentSummary): void {
+    this.end = segment.end
+    for (const entry of segment.trailer.transactions) this.offerTransaction(entry)
+  }
+
+  private offerTransaction(entry: TransactionEntry): void {
+    const isKept = this.cutSearch.offer(entry)
+    this.unseen.offer(entry)
+    this.last = entry
+    const position = parseLsn(entry.end)
+    if (isKept && changesAnything(entry)) for (const count of this.counts) if (position > count.lsn) count.kept++
+    if (isKept) this.unsure.push(...unsureIn(entry))
+    if (entry.heartbeat === undefined || this.isBounded) return
+    const read = parseLsn(entry.heartbeat.from)
+    this.samples.push({ from: read, values: entry.heartbeat.sequences })
+    this.isBounded = this.cutSearch.position !== undefined && read >= this.cutSearch.position
+  }
+
+  result(): Found {
+    const { start, bases, end, samples, isBounded, unsure, unseen, counts } = this
+    const cut = this.cutSearch.result(end)
+    const base = cut.kind === 'cut' ? bases.findLast((candidate) => isReachable(candidate, cut, end)) : undefined
+    const kept = (after: Lsn): number => counts.find((count) => count.lsn === after)?.kept ?? 0
+    const window = windowOf(bases, end, this.last)
+    return { start, cut, base, samples, isBounded, kept, unsure, unseen, window }
+  }
+}
+
+function latestIsLost({ window }: Found, { start }: Found): WalbackError {
+  const nearest = window === undefined ? '' : `\nnearest: --to-lsn ${formatLsn(window.to.lsn)}, before what is missing`
+  return new WalbackError(
+    'gap',
+    `the latest state cannot be restored: segments before ${formatLsn(start)} are missing, and there is no base backup after them`,
+    {
+      hint: `bring the objects back from another copy, or take a base with \`walback backup --full\`${nearest}`,
+    },
+  )
 }
 
 const unsureIn = ({ ddl = [], xid }: TransactionEntry): UnsureDdl[] =>
@@ -149,7 +210,7 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
   const { source, target, timeline, base, cut, samples, isBounded } = choice
   assert(cut.kind === 'cut', 'a plan has a cut')
   const baseLsn = parseLsn(base.lsn)
-  const segments = await segmentsFor(repository, timeline, base, cut.position, signal)
+  const segments = await segmentsFor(repository, choice, cut.position, signal)
   const unseen = unseenLines(choice.unseen.since(base), target, cut)
   return {
     source,
@@ -177,8 +238,7 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
 /** The segments that hold transactions up to the cut that the base may lack. */
 async function segmentsFor(
   repository: Repository,
-  timeline: Timeline,
-  base: BaseManifest,
+  { timeline, base }: Choice,
   cut: Lsn,
   signal: AbortSignal | undefined,
 ): Promise<StoredSegment[]> {
@@ -188,10 +248,13 @@ async function segmentsFor(
     0,
     stored.findLastIndex((segment) => segment.start <= baseLsn),
   )
-  let horizon: Lsn | undefined
+  let [horizon, next]: (Lsn | undefined)[] = []
   for (; first >= 0 && stored.length > 0; first--) {
-    const { trailer } = await readSegment(repository, stored[first] as StoredSegment, signal)
-    for (const entry of trailer.transactions) horizon = horizonFor(base, entry) ?? horizon
+    const summary = await readSegment(repository, stored[first] as StoredSegment, signal)
+    // What was running when the base was taken may have committed in what is missing.
+    if (next !== undefined && summary.end !== next) throw holeError({ from: summary.end, to: next })
+    next = summary.start
+    for (const entry of summary.trailer.transactions) horizon = horizonFor(base, entry) ?? horizon
     if (horizon !== undefined) break
   }
   const start = horizon ?? parseLsn(timeline.start)

@@ -137,7 +137,8 @@ class TransactionFilter {
     const { prefix, content } = parseLogicalMessage(message)
     if (prefix !== messagePrefix || content.length === 0) return undefined
     const said = parseStreamMessage(content, this.decode)
-    return said === undefined || said.kind === 'mark' || said.kind === 'heartbeat' ? undefined : said
+    const isNone = said === undefined || said.kind === 'mark' || said.kind === 'heartbeat' || said.kind === 'canary'
+    return isNone ? undefined : said
   }
 
   private begin(): void {

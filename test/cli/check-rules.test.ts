@@ -50,6 +50,7 @@ const slot: SlotState = {
   retained_bytes: 0x200,
 }
 const details: SlotDetails = {
+  safe_bytes: undefined,
   catalogXminAge: 10,
   inactiveSince_us: undefined,
   invalidation: undefined,

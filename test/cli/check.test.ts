@@ -54,7 +54,8 @@ describe.each([14, 18] as const)('check on PostgreSQL %i', (major) => {
     return ran
   }
   const check = async (...args: string[]) => {
-    const ran = await here(['check', '--json', ...args], options)
+    // What a canary does is the matter of canary.test.ts; here, nothing may change.
+    const ran = await here(['check', '--no-canary', '--json', ...args], options)
     if (ran.stdout === '') throw new Error(ran.stderr)
     const report = JSON.parse(ran.stdout) as { findings: Found[]; fixed: string[]; archive_age_s: number | null }
     return {
@@ -98,7 +99,7 @@ describe.each([14, 18] as const)('check on PostgreSQL %i', (major) => {
     expect(after.archive_age_s).toBeLessThan(60)
     const waived = await check(...common, '--waive', 'max-slot-wal-keep-size')
     expect(waived).toMatchObject({ exit: 0, warnings: 0, notes: 2, findings: [{ level: 'note', waived: true }, {}] })
-    const alone = await here(['check', '--db', app, '--waive', 'max-slot-wal-keep-size'], options)
+    const alone = await here(['check', '--no-canary', '--db', app, '--waive', 'max-slot-wal-keep-size'], options)
     expect(alone).toMatchObject({ exit: 0, stderr: '' })
     expect(alone.stdout).toMatch(
       /^healthy {2}healthy, PostgreSQL \d+\.\d+\nNOTE {2}max-slot-wal-keep-size \(waived\)\n/,
@@ -206,7 +207,7 @@ describe.each([14, 18] as const)('check on PostgreSQL %i', (major) => {
     for (const code of ['publication-operations', 'publication-via-root']) await sql(app, found.one(code)?.sql ?? '')
 
     const state = await stateOf(app, place.path)
-    const unasked = await here(['check', '--fix', ...common], options)
+    const unasked = await here(['check', '--no-canary', '--fix', ...common], options)
     expect(unasked).toMatchObject({ exit: 22, stdout: '' })
     expect(unasked.stderr).toMatch(/^-- event triggers and their functions\nSET walback.quiet = 'on';\n/)
     expect(unasked.stderr).toContain('\nALTER TABLE ONLY "public"."keyless" REPLICA IDENTITY FULL;\n')
@@ -419,7 +420,7 @@ describe('the command', () => {
     await here(['init', '--no-config', '--db', app, '--repo', 'repo'], options)
     await here(['backup', '--incremental', '--db', app, '--repo', 'repo'], options)
     expect((await nagios('--db', app, '--repo', 'repo')).stdout).toMatch(
-      /^WALBACK WARNING - postgres: max-slot-wal-keep-size \(max_slot_wal_keep_size\), no-base \(timeline 00000001\) \| errors=0 warnings=2 notes=1 slot_retained=\d+B archive_age=\d+s\n$/,
+      /^WALBACK WARNING - postgres: max-slot-wal-keep-size \(max_slot_wal_keep_size\), no-base \(timeline 00000001\) \| errors=0 warnings=2 notes=1 slot_retained=\d+B archive_age=\d+s canary=\d+ms\n$/,
     )
     await sql(app, 'DROP PUBLICATION walback_postgres')
     expect(await nagios('--db', app)).toMatchObject({
@@ -471,6 +472,7 @@ describe('the command', () => {
       'fixed',
       'slot',
       'archive_age_s',
+      'canary',
       'checked',
     ])
     for (const one of report.findings) {

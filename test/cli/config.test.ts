@@ -2,15 +2,8 @@ import { chmod, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { WalbackError } from '../../src/base/errors.ts'
-import {
-  configPlaces,
-  loadConfig,
-  parseConfig,
-  parseDuration,
-  parseSize,
-  resolveSettings,
-  writeConfig,
-} from '../../src/config.ts'
+import { parseDuration, parseSize } from '../../src/base/quantity.ts'
+import { configPlaces, loadConfig, parseConfig, resolveSettings, writeConfig } from '../../src/config.ts'
 import { folder } from './walback.ts'
 
 const complaint = (text: string, env = {}): string => {
@@ -91,6 +84,22 @@ describe('a configuration', () => {
       repository: 'a: b\n#/app',
       sources: { app: { url: 'postgres://u:p$x@h/${d}' } },
     })
+  })
+
+  it('tells how much log the slot of a source may keep, and what then', () => {
+    const text = 'version: 1\nsources:\n  app:\n    guard: { max_slot_wal: 5GB, on_limit: release }\n  other:\n'
+    const config = parseConfig(text, 'w.yaml', {})
+    const of = (source: string) => resolveSettings({ source }, config, {}).guard
+    expect(of('app')).toEqual({ maxSlotWal_bytes: 5e9, onLimit: 'release' })
+    expect(of('other')).toEqual({ maxSlotWal_bytes: 20e9, onLimit: 'alert' })
+    expect(resolveSettings({ db: 'postgres://h/d', repo: 'r' }, undefined, {}).guard.onLimit).toBe('alert')
+    const wrong = (guard: string) => () =>
+      parseConfig(`version: 1\nsources:\n  app:\n    guard: ${guard}\n`, 'w.yaml', {})
+    expect(wrong('{ max_slot_wal: 5 }')).toThrow(
+      'w.yaml:4:28: sources.app.guard.max_slot_wal: a size with its unit is needed',
+    )
+    expect(wrong('{ on_limit: drop }')).toThrow('one of alert, release')
+    expect(wrong('{ max_slot_wall: 5GB }')).toThrow('unknown key "max_slot_wall" in sources.app.guard')
   })
 
   it('is looked for in the documented places, and a named one must be there', async () => {

@@ -341,13 +341,16 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
     expect(unasked.stderr).toContain('hint: there is no terminal to ask on: add --yes\n')
     expect(steady((await run('uninstall', '--yes')).stderr)).toBe(`from postgres://postgres@HOST/app:
   remove  replication slot walback_app
-  remove  event triggers walback_*
+  remove  event trigger walback_1_who
+  remove  event trigger walback_2_command
+  remove  event trigger walback_dropped
+  remove  event trigger walback_rewrite
   remove  publication walback_app
   remove  publication walback_app_inserts
   remove  schema walback
-removed; no slot, publication, event trigger or schema of this source is left
-these tables have no key and keep REPLICA IDENTITY FULL, which is harmless (ALTER TABLE … REPLICA IDENTITY DEFAULT undoes it):
-  public.audit
+removed, and looked again: no slot, publication, event trigger or schema of this source is left
+these tables have no key and keep REPLICA IDENTITY FULL: harmless, and perhaps not of our making; to undo it:
+  ALTER TABLE ONLY "public"."audit" REPLICA IDENTITY DEFAULT;
 the repository REPO was not touched: what it holds stays restorable
 `)
     const left = JSON.stringify(await stateOf(app, path.join(place.path, 'repo')))

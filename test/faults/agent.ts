@@ -6,6 +6,7 @@ import { resolveConninfo } from '../../src/postgres/conninfo.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import { openStorage } from '../../src/storage/open.ts'
 import type { AgentSetting } from '../support/agent-process.ts'
+import { StallingStorage } from '../support/faults.ts'
 
 const setting = JSON.parse(process.argv[2] ?? '') as AgentSetting
 const stop = new AbortController()
@@ -13,12 +14,22 @@ process.on('SIGTERM', () => stop.abort(new WalbackError('interrupted', 'interrup
 // The test's end of this pipe closes with the test, however that ends.
 process.stdin.on('end', () => process.exit(99)).resume()
 
-const { url, repository, source, ...stream } = setting
+const { url, repository, source, memory_ms, ...stream } = setting
 const log = pino({ level: 'debug', base: null }, pino.destination({ fd: 1, sync: true }))
+// SIGUSR2 stalls the store, and lets it work again.
+const store = new StallingStorage(openStorage(repository))
+process.on('SIGUSR2', () => {
+  const isStalled = store.mode !== 'well'
+  if (isStalled) store.release()
+  else store.mode = 'hang'
+  log.info(isStalled ? 'working' : 'stalled')
+})
+if (memory_ms !== undefined)
+  setInterval(() => log.debug({ rss_bytes: process.memoryUsage.rss() }, 'memory'), memory_ms).unref()
 try {
   await runAgent({
     conninfo: resolveConninfo(url, {}),
-    repository: await Repository.open(openStorage(repository)),
+    repository: await Repository.open(store),
     source,
     stream,
     log,

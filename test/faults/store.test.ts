@@ -39,7 +39,7 @@ function supervised(archive: TestArchive, repository: Repository): { retries: st
   }
 }
 
-it.each(['fail', 'fail late', 'answer late', 'hang deaf'] as const)(
+it.each(['fail', 'fail late', 'answer late', 'hang deaf', 'cut short', 'lose'] as const)(
   'loses and confirms nothing while puts go: %s',
   async (mode) => {
     await using server = await startEmbedded()
@@ -64,7 +64,7 @@ it.each(['fail', 'fail late', 'answer late', 'hang deaf'] as const)(
     expect(watch.seen.size).toBeGreaterThan(before)
     await watch.end()
     await capture.end()
-    if (mode === 'fail' || mode === 'fail late') expect(capture.retries.length).toBeGreaterThan(0)
+    if (!['answer late', 'hang deaf'].includes(mode)) expect(capture.retries.length).toBeGreaterThan(0)
     await archive.catchUp()
     await proveLatest(archive, url)
   },
@@ -83,7 +83,17 @@ it('survives a store that misbehaves in every way by turns', async () => {
   const load = runPgbench(url, { clients: 3, seed: 7, signal: ending.signal })
   const watch = watchSlot(url, archive)
   const random = new Random(77)
-  const modes: PutMode[] = ['well', 'well', 'hang', 'hang deaf', 'fail', 'fail late', 'answer late']
+  const modes: PutMode[] = [
+    'well',
+    'well',
+    'hang',
+    'hang deaf',
+    'fail',
+    'fail late',
+    'answer late',
+    'cut short',
+    'lose',
+  ]
   for (let turn = 0; turn < 40; turn++) {
     const mode = random.pick(modes)
     if (mode === 'well') storage.release()

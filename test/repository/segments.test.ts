@@ -6,8 +6,9 @@ import { micros } from '../../src/model/time.ts'
 import { checkSourceName, partKey, segmentKey, segmentStart, suggestSourceName } from '../../src/repository/layout.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import type { SegmentContent } from '../../src/repository/segment-builder.ts'
-import { type Head, readHead, SegmentWriter } from '../../src/repository/segments.ts'
+import { type Head, readHead, readSoundHead, SegmentWriter } from '../../src/repository/segments.ts'
 import { beginTimeline, currentTimeline, readTimelines, type Timeline } from '../../src/repository/timeline.ts'
+import { StallingStorage } from '../support/faults.ts'
 import { readSegments } from '../support/segments.ts'
 import { MemoryStorage } from './memory-storage.ts'
 
@@ -102,6 +103,48 @@ describe('segments of a timeline', () => {
     const first = await one.write(content(0x200n), now)
     expect((await again.write(content(0x200n), now)).sha256).toBe(first.sha256)
     expect(again.head).toEqual(one.head)
+  })
+
+  test('are not believed to be stored until the store says that it has all of them', async () => {
+    for (const mode of ['cut short', 'lose'] as const) {
+      const lying = new StallingStorage(storage)
+      lying.mode = mode
+      const before = await readHead(repository, timeline)
+      const writer = new SegmentWriter(await Repository.open(lying), timeline, before)
+      const end = lsn(before.end + 0x100n)
+      await expect(writer.write(content(end), now)).rejects.toMatchObject({ code: 'storage', retryable: true })
+      expect(writer.head).toEqual(before)
+      // What is left does not stand in the way.
+      lying.mode = 'well'
+      await writer.write(content(end), now)
+      expect((await readHead(repository, timeline)).end).toBe(end)
+    }
+  })
+
+  test('whose last is damaged are a sound archive before it', async () => {
+    const reached = await write(0x200n, 0x300n)
+    const key = segmentKey('app', timeline.id, lsn(0x200n))
+    storage.objects.set(key, storage.objects.get(key)?.subarray(0, 100) as Buffer)
+    expect(reached.head.end).toBe(0x300n)
+    const { head: sound, damaged } = await readSoundHead(repository, timeline)
+    expect([sound.end, damaged.map((one) => one.key)]).toEqual([0x200n, [key]])
+    // It is nobody's, so the writer that comes to it puts its own in its place.
+    const writer = new SegmentWriter(repository, timeline, sound)
+    await expect(writer.write(content(0x300n), now)).rejects.toMatchObject({ code: 'storage', retryable: true })
+    await writer.write(content(0x300n), now)
+    expect((await readHead(repository, timeline)).end).toBe(0x300n)
+  })
+
+  test('of which a part is gone are missing', async () => {
+    const writer = await write(0x200n)
+    await writer.writePart([await compressBlock(Buffer.from('one'), 1)])
+    const { trailer } = await writer.write(content(0x300n), now)
+    await writer.write(content(0x400n), now)
+    await storage.delete(trailer.parts[0]?.key as string)
+    const facts = { from: '0/200', to: '0/300' }
+    await expect(readSegments(repository, timeline)).rejects.toMatchObject({ code: 'corrupt', facts })
+    await storage.delete(segmentKey('app', timeline.id, lsn(0x300n)))
+    await expect(readSegments(repository, timeline)).rejects.toMatchObject({ code: 'corrupt', facts })
   })
 
   test('do not show the parts that no segment names', async () => {

@@ -11,6 +11,8 @@ export interface AgentSetting {
   readonly segmentBytes: number
   readonly segmentAge_ms: number
   readonly heartbeat_ms: number
+  /** How often it says how much memory it has. */
+  readonly memory_ms?: number
 }
 
 export interface AgentLine {

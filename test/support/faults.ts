@@ -2,7 +2,13 @@
 
 import { throwIfAborted } from '../../src/base/abort.ts'
 import { WalbackError } from '../../src/base/errors.ts'
-import type { GetOptions, PutOptions, Storage, StoredObject } from '../../src/storage/storage.ts'
+import {
+  type GetOptions,
+  type PutOptions,
+  readAll,
+  type Storage,
+  type StoredObject,
+} from '../../src/storage/storage.ts'
 
 export const storeIsAway = (what: string): WalbackError =>
   new WalbackError('storage', `injected: the store is away (${what})`, { retryable: true })
@@ -14,9 +20,11 @@ export const storeIsAway = (what: string): WalbackError =>
  * - `hang deaf`: the same, and an abort is not heard: the write is carried out whenever it is released;
  * - `fail`: a retryable storage error, and nothing is written;
  * - `fail late`: the object is written, and the answer is a retryable storage error;
- * - `answer late`: the object is written, and the answer waits until released or aborted.
+ * - `answer late`: the object is written, and the answer waits until released or aborted;
+ * - `cut short`: half of the object is written, and that is acknowledged;
+ * - `lose`: nothing is written, and that is acknowledged.
  */
-export type PutMode = 'well' | 'hang' | 'hang deaf' | 'fail' | 'fail late' | 'answer late'
+export type PutMode = 'well' | 'hang' | 'hang deaf' | 'fail' | 'fail late' | 'answer late' | 'cut short' | 'lose'
 
 interface Options {
   readonly signal?: AbortSignal | undefined
@@ -53,6 +61,11 @@ export class StallingStorage implements Storage {
     this.puts++
     const mode = this.concerns(key) ? this.mode : 'well'
     if (mode === 'fail') throw storeIsAway(`put ${key}`)
+    if (mode === 'lose') return true
+    if (mode === 'cut short') {
+      const whole = await readAll(Buffer.isBuffer(body) ? one(body) : body)
+      return this.inner.put(key, whole.subarray(0, whole.length / 2), options)
+    }
     if (mode === 'hang') await this.hang(options.signal)
     if (mode === 'hang deaf') {
       await this.hang(undefined)
@@ -96,6 +109,10 @@ export class StallingStorage implements Storage {
       this.hanging--
     }
   }
+}
+
+async function* one(body: Buffer): AsyncGenerator<Buffer> {
+  yield body
 }
 
 export type SweepKind = 'put before' | 'put after' | 'get' | 'list' | 'size'
