@@ -365,7 +365,8 @@ function compare(file: string, existing: string, content: NewConfig, env: Env): 
   const config = parseConfig(existing, file, env)
   const entry = config.sources[content.source]
   const repository = resolveFolder(entry?.repository ?? config.repository, file)
-  const isSameStore = repository !== undefined && openStorage(repository).url === openStorage(content.repositoryUrl).url
+  const isSameStore =
+    repository !== undefined && openStorage(repository, env).url === openStorage(content.repositoryUrl, env).url
   if (entry !== undefined && entry.url === content.url && isSameStore) return { kind: 'same', file }
   const wanted = {
     ...(content.url === undefined ? {} : { url: literal(content.url) }),

@@ -82,7 +82,8 @@ async function withSource<T>(context: Context, work: (look: Look, mend: Mend) =>
   const { signal, out } = context
   const conninfo = await context.requireConninfo()
   const { source, suggested, repositoryUrl } = await context.settings()
-  const storage = repositoryUrl === undefined ? undefined : openStorage(await context.requireRepositoryUrl())
+  const storage =
+    repositoryUrl === undefined ? undefined : openStorage(await context.requireRepositoryUrl(), context.world.env)
   const client = await connect(conninfo, { application: 'walback check', signal })
   const look: Look = async (waived) => {
     const report = await checkSource(client, { source, suggested: suggested ?? 'source', storage, signal })

@@ -6,7 +6,9 @@
  * - `list` yields every object below a prefix, sorted by key, each once; objects put meanwhile may or may not appear.
  * - `delete` of an absent key succeeds.
  * - Failures are `WalbackError` with code `storage`; `retryable` says whether the same call may succeed later.
- *   No method retries by itself.
+ * - A store over a network repeats single requests that failed in passing, a few times and with backoff, and goes on
+ *   reading where a body broke off: a body can be read but once, so nobody above could repeat a part of it. It never
+ *   guesses: what `put` answers is true of this call also when the answer to an earlier attempt was lost.
  */
 export interface Storage {
   /** For people: `file:///var/backups/app`, without secrets. */
