@@ -128,16 +128,17 @@ export class S3Bucket {
   ): Promise<Piece | undefined> {
     const { start, end } = range
     return this.ask('read', key, options.signal, async ({ sdk, client }, abort) => {
-      const isWhole = start === 0 && end === undefined
       const command = new sdk.GetObjectCommand({
         ...this.at(key),
-        ...(isWhole ? {} : { Range: `bytes=${start}-${end === undefined ? '' : end - 1}` }),
+        // Also for the whole of it: the answer then says twice how long it is.
+        Range: `bytes=${start}-${end === undefined ? '' : end - 1}`,
         ...(options.version === undefined ? {} : { IfMatch: options.version }),
       })
       try {
-        const { Body, ContentLength, ETag } = await client.send(command, abort)
-        if (Body === undefined || ContentLength === undefined) throw noLength(this.where(key))
-        return { body: Body as Readable, length_bytes: ContentLength, version: ETag }
+        const { Body, ContentRange, ETag } = await client.send(command, abort)
+        const [, first, last] = /^bytes (\d+)-(\d+)\//.exec(ContentRange ?? '') ?? []
+        if (Body === undefined || Number(first) !== start) throw noRange(this.where(key))
+        return { body: Body as Readable, length_bytes: Number(last) + 1 - start, version: ETag }
       } catch (error) {
         const { status } = complaintOf(error)
         if (status === 416) return undefined
@@ -277,8 +278,8 @@ function clientConfig({ region, endpoint, pathStyle }: S3Location): S3ClientConf
   }
 }
 
-const noLength = (where: string): WalbackError =>
-  new WalbackError('storage', `the store does not say how long ${where} is`)
+const noRange = (where: string): WalbackError =>
+  new WalbackError('storage', `the store does not give the range of ${where} that it was asked for`)
 
 const changed = (where: string): WalbackError =>
   new WalbackError('storage', `${where} was replaced while it was being read`, { retryable: true })

@@ -41,6 +41,8 @@ interface Rule {
  */
 export class S3Proxy implements AsyncDisposable {
   latency_ms = 0
+  /** The most keys in one page of a listing; S3 gives a thousand. */
+  pageKeys = 1000
   conditional: Conditional = 'honoured'
   readonly seen: Seen[] = []
   /** Requests on their way now, and the most there were. */
@@ -92,6 +94,7 @@ export class S3Proxy implements AsyncDisposable {
     this.rules = []
     this.seen.length = 0
     this.latency_ms = 0
+    this.pageKeys = 1000
     this.conditional = 'honoured'
     this.mostBusy = 0
   }
@@ -155,9 +158,9 @@ export class S3Proxy implements AsyncDisposable {
     return this.pass(seen.method, `${url.pathname}${url.search}`, seen.headers, body)
   }
 
-  /** A listing in the order of bytes, and in pages of a thousand. */
+  /** A listing in the order of bytes, and in pages. */
   private async list(url: URL): Promise<Answer> {
-    const [after, most] = [url.searchParams.get('continuation-token'), Number(url.searchParams.get('max-keys') ?? 1000)]
+    const [after, most] = [url.searchParams.get('continuation-token'), this.pageKeys]
     const prefix = encodeURIComponent(url.searchParams.get('prefix') ?? '')
     const path = `${url.pathname}?list-type=2&max-keys=1000000&prefix=${prefix}`
     const given = await this.pass('GET', path, {}, Buffer.alloc(0))
