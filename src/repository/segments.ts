@@ -1,10 +1,12 @@
 import { randomBytes } from 'node:crypto'
+import { ahead } from '../base/ahead.ts'
 import { WalbackError } from '../base/errors.ts'
 import type { Block } from '../codec/block.ts'
 import { formatLsn, type Lsn, parseLsn } from '../model/lsn.ts'
 import { type FullXid, fullXid } from '../model/snapshot.ts'
 import { type Micros, micros } from '../model/time.ts'
-import { ContainerWriter, readTrailer } from './container.ts'
+import { inMemory, type ObjectSource, readAll } from '../storage/storage.ts'
+import { ContainerWriter, readTrailer, readTrailerOf } from './container.ts'
 import { partKey, segmentKey, segmentStart, segmentsPrefix } from './layout.ts'
 import type { Repository } from './repository.ts'
 import type { SegmentContent } from './segment-builder.ts'
@@ -161,18 +163,69 @@ export async function readSegment(
   stored: StoredSegment,
   signal?: AbortSignal,
 ): Promise<SegmentSummary> {
-  const summary = await readTrailer(repository.storage, stored.key, { size_bytes: stored.size_bytes, signal })
-  if (summary === undefined) throw new WalbackError('corrupt', `${stored.key} has gone while it was being read`)
-  const parsed = segmentTrailer.safeParse(summary.trailer)
+  return summaryFrom(repository.storage, stored, signal)
+}
+
+async function summaryFrom(source: ObjectSource, stored: StoredSegment, signal?: AbortSignal): Promise<SegmentSummary> {
+  const { trailer, sha256, size_bytes } = await readTrailerOf(source, stored.key, stored.size_bytes, signal)
+  const parsed = segmentTrailer.safeParse(trailer)
   if (!parsed.success) throw new WalbackError('corrupt', `${stored.key} is damaged: its trailer has an unknown form`)
-  return {
-    key: stored.key,
-    sha256: summary.sha256,
-    size_bytes: summary.size_bytes,
-    start: stored.start,
-    end: endOf(parsed.data),
-    trailer: parsed.data,
+  return { key: stored.key, sha256, size_bytes, start: stored.start, end: endOf(parsed.data), trailer: parsed.data }
+}
+
+/** A segment's trailer, and from where its blocks are to be read. */
+export interface LoadedSegment {
+  readonly segment: SegmentSummary
+  readonly source: ObjectSource
+}
+
+/**
+ * Segments in order, to be read whole: fetched ahead, several at a time and each in one request, within a bound of
+ * memory. A chain of thousands would else be waited for round trip by round trip.
+ */
+export function loadSegments(
+  repository: Repository,
+  stored: readonly StoredSegment[],
+  signal?: AbortSignal,
+): AsyncGenerator<LoadedSegment> {
+  const load = async (one: StoredSegment, stop: AbortSignal): Promise<LoadedSegment> => {
+    const source = await fetch(repository, one, stop)
+    return { segment: await summaryFrom(source, one, stop), source }
   }
+  return ahead(stored, load, { ...fetchLimits, signal })
+}
+
+type PartReference = SegmentTrailer['parts'][number]
+
+/** The parts of a segment's transaction, in order, fetched in the same way. */
+export function loadParts(
+  repository: Repository,
+  parts: readonly PartReference[],
+  signal?: AbortSignal,
+): AsyncGenerator<{ readonly reference: PartReference; readonly source: ObjectSource }> {
+  const load = async (reference: PartReference, stop: AbortSignal) => ({
+    reference,
+    source: await fetch(repository, reference, stop),
+  })
+  return ahead(parts, load, { ...fetchLimits, signal })
+}
+
+/** An object in memory, or the store itself for one that is too large to be held. */
+async function fetch(
+  { storage }: Repository,
+  { key, size_bytes }: { readonly key: string; readonly size_bytes: number },
+  signal: AbortSignal,
+): Promise<ObjectSource> {
+  return size_bytes > heldWhole_bytes ? storage : inMemory(await readAll(storage.get(key, { signal })))
+}
+
+const heldWhole_bytes = 16 << 20
+/** Requests on their way at a time. */
+const readers = 32
+const fetchLimits = {
+  most: readers,
+  weigh: ({ size_bytes }: { readonly size_bytes: number }) => (size_bytes > heldWhole_bytes ? 0 : size_bytes),
+  budget: 64 << 20,
 }
 
 /**
@@ -209,24 +262,12 @@ export async function* scanSegments(
 }
 
 /** Reads trailers in order, with some requests on their way at a time. */
-export async function* readAhead(
+export const readAhead = (
   repository: Repository,
   stored: readonly StoredSegment[],
   signal?: AbortSignal,
-): AsyncGenerator<SegmentSummary> {
-  const waiting: Promise<SegmentSummary>[] = []
-  for (let next = 0; next < stored.length || waiting.length > 0; ) {
-    while (next < stored.length && waiting.length < trailerReaders) {
-      const reading = readSegment(repository, stored[next++] as StoredSegment, signal)
-      // A failure is thrown when its turn comes; until then it is no unhandled one.
-      reading.catch(() => undefined)
-      waiting.push(reading)
-    }
-    yield await (waiting.shift() as Promise<SegmentSummary>)
-  }
-}
-
-const trailerReaders = 16
+): AsyncGenerator<SegmentSummary> =>
+  ahead(stored, (one, stop) => readSegment(repository, one, stop), { most: readers, signal })
 
 /** How far the archive of a timeline reaches now: what its last segment says. */
 export async function readHead(repository: Repository, timeline: Timeline, signal?: AbortSignal): Promise<Head> {

@@ -68,5 +68,5 @@ const longestWait_ms = 5000
 
 /** A body whose reader is woken when the signal fires, also while the store is silent. */
 function stoppable(body: AsyncIterable<Uint8Array>, signal: AbortSignal | undefined): AsyncIterable<Uint8Array> {
-  return body instanceof Readable && signal !== undefined ? addAbortSignal(signal, body) : body
+  return body instanceof Readable && signal !== undefined ? addAbortSignal(AbortSignal.any([signal]), body) : body
 }

@@ -235,7 +235,8 @@ export class S3Bucket {
   ): Promise<T> {
     throwIfAborted(signal)
     try {
-      return await request(await this.load(), signal === undefined ? {} : { abortSignal: signal })
+      // A signal of its own for each request: the SDK listens to it, and one signal may serve thousands.
+      return await request(await this.load(), signal === undefined ? {} : { abortSignal: AbortSignal.any([signal]) })
     } catch (error) {
       throwIfAborted(signal)
       throw s3Failure(doing, this.where(key), error)

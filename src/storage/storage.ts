@@ -37,6 +37,16 @@ export interface StoredObject {
   readonly size_bytes: number
 }
 
+/** What objects are read from: a store, or the bytes of one that were fetched before. */
+export type ObjectSource = Pick<Storage, 'get'>
+
+/** An object that is in memory, read as it would be from its store. */
+export const inMemory = (bytes: Buffer): ObjectSource => ({
+  get: async function* (_key, { range } = {}) {
+    yield range === undefined ? bytes : bytes.subarray(range.start, range.end)
+  },
+})
+
 /** The whole of an object, which the caller knows to be small. */
 export async function readAll(chunks: AsyncIterable<Buffer>): Promise<Buffer> {
   const parts: Buffer[] = []
