@@ -8,6 +8,7 @@ import { nearest } from './base/nearest.ts'
 import { type Conninfo, resolveConninfo } from './postgres/conninfo.ts'
 import { checkSourceName, suggestSourceName } from './repository/layout.ts'
 import { openStorage } from './storage/open.ts'
+import { repositoryUrlShape } from './storage/url-shape.ts'
 
 export type Env = Readonly<Record<string, string | undefined>>
 
@@ -68,7 +69,7 @@ function quantity(
 const sourceShape = z.strictObject({
   /** A libpq URI or key=value string; without it PG* variables say where. */
   url: z.string().min(1, 'empty; leave it out to use the PG* environment').optional(),
-  repository: z.string().min(1, 'empty').optional(),
+  repository: repositoryUrlShape.optional(),
 })
 
 const streamShape = z.strictObject({
@@ -87,7 +88,7 @@ const schemaShape = z.strictObject({
 
 const configShape = z.strictObject({
   version: z.literal(1, 'this walback reads version 1'),
-  repository: z.string().min(1, 'empty').optional(),
+  repository: repositoryUrlShape.optional(),
   sources: z
     .record(
       z.string(),

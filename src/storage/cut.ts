@@ -1,3 +1,5 @@
+import { throwIfAborted } from '../base/abort.ts'
+
 /** The parts that an upload of unknown length is cut into. */
 
 const MiB = 2 ** 20
@@ -31,4 +33,16 @@ export async function* cutParts(
     }
   }
   if (held_bytes > 0 || number === 1) yield Buffer.concat(held, held_bytes)
+}
+
+/** A body that ends as interrupted once the signal has fired. */
+export async function* stopping(
+  body: Buffer | AsyncIterable<Buffer>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Buffer> {
+  for await (const chunk of Buffer.isBuffer(body) ? [body] : body) {
+    throwIfAborted(signal)
+    yield chunk
+  }
+  throwIfAborted(signal)
 }

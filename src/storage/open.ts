@@ -1,6 +1,8 @@
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { WalbackError } from '../base/errors.ts'
+import { AzureStorage } from './azure.ts'
+import { azureExample, parseAzureUrl } from './azure-url.ts'
 import { DirectoryStorage } from './directory.ts'
 import { S3Storage } from './s3.ts'
 import { parseS3Url, s3Example } from './s3-url.ts'
@@ -20,6 +22,9 @@ export function openStorage(url: string, env: StorageEnv = {}): Storage {
       return new DirectoryStorage(folderOf(url))
     case 's3':
       return new S3Storage(parseS3Url(url, env))
+    case 'az':
+    case 'azure':
+      return new AzureStorage(parseAzureUrl(url, env))
     default:
       throw new WalbackError('usage', `no store for the repository URL ${scheme}:…`, { hint: urlHint })
   }
@@ -33,4 +38,4 @@ function folderOf(url: string): string {
   }
 }
 
-const urlHint = `a repository is a folder (file:///var/backups/app, or a path) or a bucket (${s3Example})`
+const urlHint = `a repository is a folder (file:///var/backups/app, or a path) or a bucket (${s3Example}, ${azureExample})`

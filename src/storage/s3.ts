@@ -2,7 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { throwIfAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { type ClaimStore, type ClaimTimes, claimTimes, ownPrefix, putUnderClaim } from './claims.ts'
-import { cutParts, maxParts, partBytes } from './cut.ts'
+import { cutParts, maxParts, partBytes, stopping } from './cut.ts'
+import { ordered } from './ordered.ts'
 import { readOn } from './read-on.ts'
 import { type ListedObject, S3Bucket, type Upload, type UploadedPart } from './s3-bucket.ts'
 import { isPassing } from './s3-failure.ts'
@@ -71,14 +72,7 @@ export class S3Storage implements Storage {
   }
 
   async *list(prefix: string, options: { readonly signal?: Signal } = {}): AsyncGenerator<StoredObject> {
-    let last = ''
-    for await (const { key, size_bytes } of this.pages(prefix, options.signal)) {
-      if (key.startsWith(ownPrefix)) continue
-      // S3 lists in the order of keys, which chains rely on; some that speak its protocol do not (S3 Express too).
-      if (key <= last && last !== '') throw unordered(this.url, last, key)
-      last = key
-      yield { key, size_bytes }
-    }
+    yield* ordered(this.url, this.listed(prefix, options.signal))
   }
 
   async delete(key: string): Promise<void> {
@@ -202,6 +196,12 @@ export class S3Storage implements Storage {
     return putUnderClaim(store, key, token, write, { signal, times: this.claimTimes })
   }
 
+  private async *listed(prefix: string, signal: Signal): AsyncGenerator<StoredObject> {
+    for await (const { key, size_bytes } of this.pages(prefix, signal)) {
+      if (!key.startsWith(ownPrefix)) yield { key, size_bytes }
+    }
+  }
+
   private async *pages(prefix: string, signal: Signal): AsyncGenerator<ListedObject> {
     let next: string | undefined
     do {
@@ -217,14 +217,6 @@ const severalAtOnceBytes = 16 << 20
 /** What is larger goes up as a part before there is a claim, so that the claim is held for one short request. */
 const wholeUnderClaimBytes = 64 << 10
 
-async function* stopping(body: Buffer | AsyncIterable<Buffer>, signal: Signal): AsyncGenerator<Buffer> {
-  for await (const chunk of Buffer.isBuffer(body) ? [body] : body) {
-    throwIfAborted(signal)
-    yield chunk
-  }
-  throwIfAborted(signal)
-}
-
 async function* rejoin(first: readonly Buffer[], rest?: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   yield* first
   if (rest) yield* rest
@@ -239,9 +231,4 @@ async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
 const tooLarge = (where: string): WalbackError =>
   new WalbackError('storage', `${where} is larger than an object can be`, {
     hint: 'S3 takes 10,000 parts and 5 TiB for an object',
-  })
-
-const unordered = (url: string, last: string, key: string): WalbackError =>
-  new WalbackError('storage', `the store ${url} lists ${key} after ${last}: not in the order of keys`, {
-    hint: 'walback needs a bucket that lists in order: a general purpose one, not a directory bucket (S3 Express)',
   })
