@@ -195,7 +195,7 @@ export class AzureStorage implements Storage {
   }
 
   private async connect(): Promise<ContainerClient> {
-    const sdk = await loadOptional('@azure/storage-blob', '12', 'az://', () => import('@azure/storage-blob'))
+    const sdk = await loadOptional('@azure/storage-blob', '12.32', 'az://', () => import('@azure/storage-blob'))
     const { container, login } = this.location
     const options = { retryOptions: { maxTries: 5, retryDelayInMs: 200, maxRetryDelayInMs: 10_000 } }
     if (login.kind === 'connection string') return new sdk.ContainerClient(login.text, container, options)
