@@ -17,6 +17,7 @@ import { S3Proxy } from '../test/storage/s3-proxy.ts'
 
 process.env['AWS_ACCESS_KEY_ID'] = 'test'
 process.env['AWS_SECRET_ACCESS_KEY'] = 'test'
+process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] = 'true'
 const [count = 2000, latency_ms = 20, bytes = 4096] = process.argv.slice(2).map(Number)
 
 await using proxy = await S3Proxy.start()
