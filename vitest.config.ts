@@ -22,5 +22,6 @@ export default defineConfig({
     // A property that fails says so in full, and a test that is skipped says why (`skip(condition, reason)`).
     reporters: ['default'],
     restoreMocks: true,
+    env: { AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true' },
   },
 })

@@ -107,7 +107,7 @@ export class Context {
   }
 
   async openRepository(): Promise<Repository> {
-    return Repository.open(openStorage(await this.requireRepositoryUrl()))
+    return Repository.open(openStorage(await this.requireRepositoryUrl(), this.world.env))
   }
 
   /** A repository and the one source in it that is meant: named, the database's, or the only one there. */

@@ -5,6 +5,9 @@ import { run } from './run.ts'
 const abort = new AbortController()
 const { env, stdin, stdout, stderr } = process
 
+// The S3 SDK would print which Node its later versions need; walback pins its version, and a warning here mends nothing.
+env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true'
+
 // The first interrupt ends the work in good order, a second one at once.
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
   process.on(name, () => {

@@ -9,6 +9,7 @@ import { duration, size } from './base/quantity.ts'
 import { type Conninfo, resolveConninfo } from './postgres/conninfo.ts'
 import { checkSourceName, suggestSourceName } from './repository/layout.ts'
 import { openStorage } from './storage/open.ts'
+import { repositoryUrlShape } from './storage/url-shape.ts'
 
 export type Env = Readonly<Record<string, string | undefined>>
 
@@ -24,7 +25,7 @@ const guardShape = z.strictObject({
 const sourceShape = z.strictObject({
   /** A libpq URI or key=value string; without it PG* variables say where. */
   url: z.string().min(1, 'empty; leave it out to use the PG* environment').optional(),
-  repository: z.string().min(1, 'empty').optional(),
+  repository: repositoryUrlShape.optional(),
   guard: guardShape.optional(),
 })
 
@@ -44,7 +45,7 @@ const schemaShape = z.strictObject({
 
 const configShape = z.strictObject({
   version: z.literal(1, 'this walback reads version 1'),
-  repository: z.string().min(1, 'empty').optional(),
+  repository: repositoryUrlShape.optional(),
   sources: z
     .record(
       z.string(),
@@ -334,7 +335,8 @@ function compare(file: string, existing: string, content: NewConfig, env: Env): 
   const config = parseConfig(existing, file, env)
   const entry = config.sources[content.source]
   const repository = resolveFolder(entry?.repository ?? config.repository, file)
-  const isSameStore = repository !== undefined && openStorage(repository).url === openStorage(content.repositoryUrl).url
+  const isSameStore =
+    repository !== undefined && openStorage(repository, env).url === openStorage(content.repositoryUrl, env).url
   if (entry !== undefined && entry.url === content.url && isSameStore) return { kind: 'same', file }
   const wanted = {
     ...(content.url === undefined ? {} : { url: literal(content.url) }),

@@ -100,7 +100,8 @@ async function withSource<T>(context: Context, options: Options, work: (session:
   const { signal, out } = context
   const conninfo = await context.requireConninfo()
   const { source, suggested, repositoryUrl, guard } = await context.settings()
-  const storage = repositoryUrl === undefined ? undefined : openStorage(await context.requireRepositoryUrl())
+  const storage =
+    repositoryUrl === undefined ? undefined : openStorage(await context.requireRepositoryUrl(), context.world.env)
   const client = await connect(conninfo, { application: 'walback check', signal })
   try {
     return await work({

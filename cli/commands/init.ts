@@ -50,7 +50,7 @@ async function init(context: Context, options: Options): Promise<undefined> {
     onStep: (step: string) => out.say(`  making  ${step}`),
   }
   const url = options.printSql ? undefined : await context.requireRepositoryUrl()
-  const storage = url === undefined ? undefined : openStorage(url)
+  const storage = url === undefined ? undefined : openStorage(url, context.world.env)
   // Looks before the database is asked, so that a store that cannot be is said before anything is made.
   const found = storage && (await Repository.find(storage))
   const client = await connect(conninfo, { application: 'walback init', signal })

@@ -12,7 +12,7 @@ import {
   parseBlockHead,
   skippableFrame,
 } from '../codec/block.ts'
-import { readAll, type Storage } from '../storage/storage.ts'
+import { type ObjectSource, readAll, type Storage } from '../storage/storage.ts'
 import { ByteReader } from './byte-reader.ts'
 
 /**
@@ -105,13 +105,13 @@ export interface ContainerReference {
  * Blocks are yielded before the end has been seen: a caller keeps nothing of an object whose `end` did not come.
  */
 export async function* readContainer(
-  storage: Storage,
+  source: ObjectSource,
   reference: ContainerReference,
   signal?: AbortSignal,
 ): AsyncGenerator<ContainerPart> {
   const { key } = reference
   const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${key} is damaged: ${what}`)
-  const reader = new ByteReader(storage.get(key, { signal }), () => damaged('it is cut short'))
+  const reader = new ByteReader(source.get(key, { signal }), () => damaged('it is cut short'))
   try {
     yield* readFrames(reader, reference, damaged)
   } finally {
@@ -181,13 +181,22 @@ export async function readTrailer(
   key: string,
   options: { readonly size_bytes?: number; readonly signal?: AbortSignal | undefined } = {},
 ): Promise<ContainerSummary | undefined> {
-  const size = options.size_bytes ?? (await storage.size(key, options))
-  if (size === undefined) return undefined
+  const size_bytes = options.size_bytes ?? (await storage.size(key, options))
+  return size_bytes === undefined ? undefined : readTrailerOf(storage, key, size_bytes, options.signal)
+}
+
+/** The same of an object whose size is known. */
+export async function readTrailerOf(
+  source: ObjectSource,
+  key: string,
+  size: number,
+  signal?: AbortSignal,
+): Promise<ContainerSummary> {
   const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${key} is damaged: ${what}`)
   if (size < footerBytes) throw damaged('it is cut short')
   const tailStart = Math.max(0, size - tailReadBytes)
   const read = (start: number, end: number): Promise<Buffer> =>
-    readAll(storage.get(key, { range: { start, end }, signal: options.signal }))
+    readAll(source.get(key, { range: { start, end }, signal }))
   const tail = await read(tailStart, size)
   if (tail.length !== size - tailStart) throw damaged('it is cut short')
   const footer = tail.subarray(tail.length - footerBytes)

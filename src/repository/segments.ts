@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto'
+import { ahead } from '../base/ahead.ts'
 import { WalbackError } from '../base/errors.ts'
 import type { Block } from '../codec/block.ts'
 import { formatLsn, type Lsn, lsn, parseLsn } from '../model/lsn.ts'
 import { type FullXid, fullXid } from '../model/snapshot.ts'
 import { type Micros, micros } from '../model/time.ts'
-import type { Storage } from '../storage/storage.ts'
-import { ContainerWriter, readTrailer } from './container.ts'
+import type { ObjectSource, Storage } from '../storage/storage.ts'
+import { ContainerWriter, readTrailer, readTrailerOf } from './container.ts'
 import { partKey, segmentKey, segmentStart, segmentsPrefix } from './layout.ts'
 import type { Repository } from './repository.ts'
 import type { SegmentContent } from './segment-builder.ts'
@@ -214,19 +215,22 @@ export async function readSegment(
   stored: StoredSegment,
   signal?: AbortSignal,
 ): Promise<SegmentSummary> {
-  const summary = await readTrailer(repository.storage, stored.key, { size_bytes: stored.size_bytes, signal })
-  if (summary === undefined) throw new WalbackError('corrupt', `${stored.key} has gone while it was being read`)
-  const parsed = segmentTrailer.safeParse(summary.trailer)
-  if (!parsed.success) throw new WalbackError('corrupt', `${stored.key} is damaged: its trailer has an unknown form`)
-  return {
-    key: stored.key,
-    sha256: summary.sha256,
-    size_bytes: summary.size_bytes,
-    start: stored.start,
-    end: endOf(parsed.data),
-    trailer: parsed.data,
-  }
+  return summaryFrom(repository.storage, stored, signal)
 }
+
+export async function summaryFrom(
+  source: ObjectSource,
+  stored: StoredSegment,
+  signal?: AbortSignal,
+): Promise<SegmentSummary> {
+  const { trailer, sha256, size_bytes } = await readTrailerOf(source, stored.key, stored.size_bytes, signal)
+  const parsed = segmentTrailer.safeParse(trailer)
+  if (!parsed.success) throw new WalbackError('corrupt', `${stored.key} is damaged: its trailer has an unknown form`)
+  return { key: stored.key, sha256, size_bytes, start: stored.start, end: endOf(parsed.data), trailer: parsed.data }
+}
+
+/** Requests on their way at a time. */
+export const readers = 32
 
 /** Where objects of a timeline are missing, in positions of the log. */
 export interface Hole {
@@ -308,24 +312,11 @@ async function tryToRead(repository: Repository, segment: StoredSegment, signal?
 }
 
 /** Reads trailers in order, with some requests on their way at a time. */
-export async function* readAhead(
+export const readAhead = (
   repository: Repository,
   stored: readonly StoredSegment[],
   signal?: AbortSignal,
-): AsyncGenerator<Read> {
-  const waiting: Promise<Read>[] = []
-  for (let next = 0; next < stored.length || waiting.length > 0; ) {
-    while (next < stored.length && waiting.length < trailerReaders) {
-      const reading = tryToRead(repository, stored[next++] as StoredSegment, signal)
-      // A failure is thrown when its turn comes; until then it is no unhandled one.
-      reading.catch(() => undefined)
-      waiting.push(reading)
-    }
-    yield await (waiting.shift() as Promise<Read>)
-  }
-}
-
-const trailerReaders = 16
+): AsyncGenerator<Read> => ahead(stored, (one, stop) => tryToRead(repository, one, stop), { most: readers, signal })
 
 /** How far the archive of a timeline reaches now: what its last segment says. */
 export async function readHead(repository: Repository, timeline: Timeline, signal?: AbortSignal): Promise<Head> {

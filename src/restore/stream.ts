@@ -16,10 +16,11 @@ import {
 import { fullXid, isVisible, parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import { messagePrefix, parseStreamMessage } from '../model/stream-message.ts'
 import { readContainer } from '../repository/container.ts'
+import { loadParts, loadSegments } from '../repository/load-segments.ts'
 import { readRecords } from '../repository/record.ts'
 import type { Repository } from '../repository/repository.ts'
 import { type SegmentSummary, segmentHeader, type TransactionEntry } from '../repository/segment-format.ts'
-import { readSegment } from '../repository/segments.ts'
+import type { ObjectSource } from '../storage/storage.ts'
 import type { RestorePlan } from './plan.ts'
 
 /** A change that the restore has to make, rows under the form of the relation that they were made with. */
@@ -40,16 +41,15 @@ export async function* readChanges(
 ): AsyncGenerator<Iterable<Change>> {
   const filter = new TransactionFilter(plan)
   let previous: SegmentSummary | undefined
-  for (const stored of plan.segments) {
-    const segment = await readSegment(repository, stored, options.signal)
+  for await (const { segment, source } of loadSegments(repository, plan.segments, options.signal)) {
     const { parts } = segment.trailer
     filter.beginSegment(segment.trailer.transactions)
-    for (const part of parts) {
-      yield* blocks(repository, part, undefined, filter, options.signal)
-      options.onBytes?.(part.size_bytes)
+    for await (const part of loadParts(repository, parts, options.signal)) {
+      yield* blocks(part.source, part.reference, undefined, filter, options.signal)
+      options.onBytes?.(part.reference.size_bytes)
     }
     const check = (header: unknown): void => checkHeader(header, segment, previous)
-    yield* blocks(repository, segment, check, filter, options.signal)
+    yield* blocks(source, segment, check, filter, options.signal)
     options.onBytes?.(segment.size_bytes)
     filter.endSegment(segment.key)
     previous = segment
@@ -57,13 +57,13 @@ export async function* readChanges(
 }
 
 async function* blocks(
-  repository: Repository,
+  source: ObjectSource,
   reference: { readonly key: string; readonly sha256: string },
   check: ((header: unknown) => void) | undefined,
   filter: TransactionFilter,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Iterable<Change>> {
-  for await (const part of readContainer(repository.storage, reference, signal)) {
+  for await (const part of readContainer(source, reference, signal)) {
     if (part.kind === 'header') check?.(part.header)
     else if (part.kind === 'block') yield filter.changes(part.raw)
   }

@@ -1,21 +1,41 @@
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { WalbackError } from '../base/errors.ts'
+import { AzureStorage } from './azure.ts'
+import { azureExample, parseAzureUrl } from './azure-url.ts'
 import { DirectoryStorage } from './directory.ts'
+import { S3Storage } from './s3.ts'
+import { parseS3Url, s3Example } from './s3-url.ts'
 import type { Storage } from './storage.ts'
 
-/** The store that a repository URL names: `file:///path`, or a plain path. */
-export function openStorage(url: string): Storage {
+/** Variables that say what a URL leaves out; nothing else of an environment is read. */
+export type StorageEnv = Readonly<Record<string, string | undefined>>
+
+/** The store that a repository URL names, by its scheme; a plain path is a folder. Nothing is asked or loaded yet. */
+export function openStorage(url: string, env: StorageEnv = {}): Storage {
   if (url === '') throw new WalbackError('usage', 'the repository URL is empty', { hint: urlHint })
-  if (!/^[a-z][a-z0-9+.-]+:/i.test(url)) return new DirectoryStorage(path.resolve(url))
-  if (/^file:/i.test(url)) {
-    try {
-      return new DirectoryStorage(fileURLToPath(url))
-    } catch (error) {
-      throw new WalbackError('usage', `not a usable repository URL: ${url}`, { cause: error, hint: urlHint })
-    }
+  const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(url)?.[1]?.toLowerCase()
+  switch (scheme) {
+    case undefined:
+      return new DirectoryStorage(path.resolve(url))
+    case 'file':
+      return new DirectoryStorage(folderOf(url))
+    case 's3':
+      return new S3Storage(parseS3Url(url, env))
+    case 'az':
+    case 'azure':
+      return new AzureStorage(parseAzureUrl(url, env))
+    default:
+      throw new WalbackError('usage', `no store for the repository URL ${scheme}:…`, { hint: urlHint })
   }
-  throw new WalbackError('usage', `no store for the repository URL ${url.replace(/:.*/s, ':…')}`, { hint: urlHint })
 }
 
-const urlHint = 'a repository is a folder: file:///var/backups/app, or a path'
+function folderOf(url: string): string {
+  try {
+    return fileURLToPath(url)
+  } catch (error) {
+    throw new WalbackError('usage', `not a usable repository URL: ${url}`, { cause: error, hint: urlHint })
+  }
+}
+
+const urlHint = `a repository is a folder (file:///var/backups/app, or a path) or a bucket (${s3Example}, ${azureExample})`

@@ -6,7 +6,9 @@
  * - `list` yields every object below a prefix, sorted by key, each once; objects put meanwhile may or may not appear.
  * - `delete` of an absent key succeeds.
  * - Failures are `WalbackError` with code `storage`; `retryable` says whether the same call may succeed later.
- *   No method retries by itself.
+ * - A store over a network repeats single requests that failed in passing, a few times and with backoff, and goes on
+ *   reading where a body broke off: a body can be read but once, so nobody above could repeat a part of it. It never
+ *   guesses: what `put` answers is true of this call also when the answer to an earlier attempt was lost.
  */
 export interface Storage {
   /** For people: `file:///var/backups/app`, without secrets. */
@@ -34,6 +36,16 @@ export interface StoredObject {
   readonly key: string
   readonly size_bytes: number
 }
+
+/** What objects are read from: a store, or the bytes of one that were fetched before. */
+export type ObjectSource = Pick<Storage, 'get'>
+
+/** An object that is in memory, read as it would be from its store. */
+export const inMemory = (bytes: Buffer): ObjectSource => ({
+  get: async function* (_key, { range } = {}) {
+    yield range === undefined ? bytes : bytes.subarray(range.start, range.end)
+  },
+})
 
 /** The whole of an object, which the caller knows to be small. */
 export async function readAll(chunks: AsyncIterable<Buffer>): Promise<Buffer> {

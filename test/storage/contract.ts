@@ -39,9 +39,13 @@ export function storageContract(name: string, open: () => Promise<Bench>): void 
 
       test('stores many megabytes as they are', async () => {
         const part = Buffer.from(Array.from({ length: 1 << 20 }, (_, i) => (i * 31 + (i >> 8)) & 255))
-        await bench.storage.put('large', repeated(part, 5))
-        expect(await bench.storage.size('large')).toBe(5 << 20)
-        expect((await readAll(bench.storage.get('large'))).equals(Buffer.concat(Array(5).fill(part)))).toBe(true)
+        await bench.storage.put('large', repeated(part, 11))
+        expect(await bench.storage.size('large')).toBe(11 << 20)
+        expect((await readAll(bench.storage.get('large'))).equals(Buffer.concat(Array(11).fill(part)))).toBe(true)
+        // Again, as an upload that must not replace anything.
+        expect(await bench.storage.put('large', repeated(part, 12), { ifAbsent: true })).toBe(false)
+        expect(await bench.storage.put('larger', repeated(part, 12), { ifAbsent: true })).toBe(true)
+        expect([await bench.storage.size('large'), await bench.storage.size('larger')]).toEqual([11 << 20, 12 << 20])
       })
 
       test('replaces what was there', async () => {
