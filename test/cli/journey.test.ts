@@ -216,7 +216,10 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
           wal_status: 'reserved',
           retained_bytes: expect.any(Number),
           limit_bytes: null,
+          safe_bytes: null,
+          catalog_xmin_age: expect.any(Number),
         },
+        guard: { limit_bytes: 20_000_000_000, on_limit: 'alert', findings: [] },
       },
       checked: expect.any(String),
     })
