@@ -124,10 +124,10 @@ describe('a connection that brings nothing and no error', () => {
         proxy.swallows = (way, what, n) => n < old && what === 'stream' && way === 'to server'
         const reason = await waitFor(async () => capture.reasons[0], { timeout_ms: 240_000, interval_ms: 200 })
         expect(reason).toMatch(/has heard nothing from us for 120 s/)
-      // Such a server keeps the slot for its dead client until the network itself gives up.
-      proxy.swallows = undefined
-      proxy.cutAll()
-      expect(await capture.started()).toBe(true)
+        // Such a server keeps the slot for its dead client until the network itself gives up.
+        proxy.swallows = undefined
+        proxy.cutAll()
+        expect(await capture.started()).toBe(true)
       } finally {
         busy.abort()
         await load
