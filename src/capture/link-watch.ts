@@ -25,7 +25,7 @@ export async function watchLink({ stream, look, stop }: LinkWatch): Promise<void
   const unheardLimit_ms = Math.max(limit_ms, stream.serverPatience_ms)
   const interval_ms = limit_ms / looksInLimit
   let begun_ms = performance.now()
-  let heard: { readonly text: string | undefined; readonly since_ms: number } | undefined
+  let heard: { readonly text: string | undefined; readonly since_ms: number; readonly waits: number } | undefined
   let absent = 0
   while (!stop.aborted) {
     const slept_ms = performance.now()
@@ -34,15 +34,17 @@ export async function watchLink({ stream, look, stop }: LinkWatch): Promise<void
     const state = await look(limit_ms)
     const now = performance.now()
     const isHeldUp = now - slept_ms > 2 * interval_ms
+    const isAtWork = state !== undefined && !state.isWaiting
     // Of a server at work, and of a process that was itself asleep (SIGSTOP, a laptop's lid), silence proves nothing.
-    if (isHeldUp || stream.isPaused || (state && !state.isWaiting)) begun_ms = now
-    if (isHeldUp || (state && !state.isWaiting) || heard?.text !== state?.heard) heard = undefined
-    heard ??= { text: state?.heard, since_ms: now }
+    if (isHeldUp || stream.isPaused || isAtWork) begun_ms = now
+    if (isHeldUp || heard?.text !== state?.heard) heard = undefined
+    // It reads what we send whenever it waits, so it is only then that not having heard us counts.
+    heard = { text: state?.heard, since_ms: heard?.since_ms ?? now, waits: (heard?.waits ?? 0) + (isAtWork ? 0 : 1) }
     absent = state === undefined ? absent + 1 : 0
     if (absent >= looksInLimit) throw dead(`the server says that nobody reads from the slot, for ${seconds(limit_ms)}`)
     if (now - Math.max(begun_ms, stream.heardAt_ms) >= limit_ms)
       throw dead(`nothing has come from the server for ${seconds(limit_ms)}, though it was asked to answer`)
-    if (state?.heard !== undefined && now - heard.since_ms >= unheardLimit_ms)
+    if (state?.heard !== undefined && heard.waits >= looksInLimit && now - heard.since_ms >= unheardLimit_ms)
       throw dead(`the server has heard nothing from us for ${seconds(unheardLimit_ms)}`)
   }
 }
