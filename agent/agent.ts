@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import type { UnseenChangePolicy } from '../src/config.ts'
+import type { BackupSettings, UnseenChangePolicy } from '../src/config.ts'
 import {
   type Conninfo,
   captureContinuously,
@@ -21,6 +21,8 @@ export interface AgentOptions {
   readonly repository: Repository
   readonly source: string
   readonly stream: { readonly segmentBytes: number; readonly segmentAge_ms: number; readonly heartbeat_ms: number }
+  /** How bases hold back; as the defaults have it if not given. */
+  readonly backup?: Partial<BackupSettings>
   /** Whether a change of the schema that is not in the stream makes it take a base; it does if not given. */
   readonly onUnseenChange?: UnseenChangePolicy
   readonly log: Logger

@@ -277,7 +277,12 @@ class Restore {
   } {
     const { database } = this.plan.base
     const { unreadable } = this
-    return { encoding: database.encoding, unreadable, sourcePathSql: sourcePathSql(database), signal: this.options.signal }
+    return {
+      encoding: database.encoding,
+      unreadable,
+      sourcePathSql: sourcePathSql(database),
+      signal: this.options.signal,
+    }
   }
 
   /** Ends the sessions: a statement that builds an index for an hour does not look at the signal. */

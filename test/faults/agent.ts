@@ -13,7 +13,7 @@ process.on('SIGTERM', () => stop.abort(new WalbackError('interrupted', 'interrup
 // The test's end of this pipe closes with the test, however that ends.
 process.stdin.on('end', () => process.exit(99)).resume()
 
-const { url, repository, source, ...stream } = setting
+const { url, repository, source, backup = {}, ...stream } = setting
 const log = pino({ level: 'debug', base: null }, pino.destination({ fd: 1, sync: true }))
 try {
   await runAgent({
@@ -21,6 +21,7 @@ try {
     repository: await Repository.open(openStorage(repository)),
     source,
     stream,
+    backup,
     log,
     signal: stop.signal,
   })

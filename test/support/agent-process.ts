@@ -11,6 +11,7 @@ export interface AgentSetting {
   readonly segmentBytes: number
   readonly segmentAge_ms: number
   readonly heartbeat_ms: number
+  readonly backup?: { readonly maxRate?: number; readonly maxSnapshotAge_ms?: number }
 }
 
 export interface AgentLine {

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
-import { takeBase } from '../../src/backup/base-backup.ts'
+import { type BaseBackupOptions, takeBase } from '../../src/backup/base-backup.ts'
 import {
   type CaptureSessionOptions,
   captureContinuously,
@@ -27,7 +27,7 @@ export interface TestArchive extends AsyncDisposable {
   readonly conninfo: Conninfo
   readonly repository: Repository
   readonly source: string
-  base(): Promise<BaseManifest>
+  base(options?: Partial<BaseBackupOptions>): Promise<BaseManifest>
   catchUp(options?: Partial<CaptureSessionOptions>): Promise<void>
   /** Captures until the returned function is called. */
   capture(options?: Partial<CaptureSessionOptions>): () => Promise<void>
@@ -63,8 +63,10 @@ export async function openArchive(url: string, source = 'app'): Promise<TestArch
     conninfo,
     repository,
     source,
-    base: async () =>
-      takeBase(conninfo, repository, await requireTimeline(repository, source), { jobs: 2, lockTimeout_ms: 10_000 }),
+    base: async (options) => {
+      const timeline = await requireTimeline(repository, source)
+      return takeBase(conninfo, repository, timeline, { jobs: 2, lockTimeout_ms: 10_000, ...options })
+    },
     catchUp: async (options) => {
       await captureUpToNow(conninfo, repository, source, { ...quick, stop: new AbortController().signal, ...options })
     },
