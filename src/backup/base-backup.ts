@@ -201,6 +201,7 @@ class BaseBackup {
       const ended = await this.round()
       if (ended !== undefined) return await this.complete(ended)
       await leader.query('ROLLBACK')
+      await this.record.flush()
       fruitless = [...this.done.values()].some((table) => !before.includes(table)) ? 0 : fruitless + 1
       if (fruitless >= fruitlessRounds) throw keptChanging()
       await sleep(pause_ms * fruitless, options.signal)

@@ -69,7 +69,14 @@ export class TableCopier {
       const look = held.looks.get(table.oid)
       return look === undefined ? [] : [{ table, look }]
     })
-    const run: Run = { held, queue: new TableQueue(works), maxAge_ms, hasBegun: false, stale: new Set(), hasFailed: false }
+    const run: Run = {
+      held,
+      queue: new TableQueue(works),
+      maxAge_ms,
+      hasBegun: false,
+      stale: new Set(),
+      hasFailed: false,
+    }
     const lanes = Array.from({ length: Math.min(this.options.jobs, tables.length) }, (_, lane) => lane)
     try {
       await forEachParallel(lanes, lanes.length, (lane) => this.lane(run, lane))

@@ -29,7 +29,7 @@ export interface Task {
 /** 128 MiB. */
 const pagesPerPiece = 16_384
 /** Small tables share a transaction, whose statements cost more than their rows do. */
-const batch = { tables: 64, pages: 1024 }
+const batch = { tables: 64, pages: 256 }
 
 export function planPieces(pages: number): Piece[] {
   if (pages <= pagesPerPiece) return [{ index: 0, pages: undefined }]

@@ -24,7 +24,7 @@ async function createMoving(url: string): Promise<void> {
       `create table ${name} (id int primary key, n int, filler text, big text);
        alter table ${name} alter big set storage external;
        insert into ${name} select g, g, repeat(md5(g::text), 10), case when g % 500 = 0 then repeat('x', 3000) end
-       from generate_series(1, 23000) g`,
+       from generate_series(1, 6500) g`,
     )
 }
 
@@ -33,7 +33,7 @@ async function move(url: string, signal: AbortSignal, seed: number): Promise<voi
   await withClient(url, async (client) => {
     while (!signal.aborted) {
       const [a, b] = [random.pick(moving), random.pick(moving)]
-      const at = random.int(1, 22_900)
+      const at = random.int(1, 6400)
       await client.query('begin')
       await client.query(`update ${a} set n = n + 1, filler = filler || 'x' where id between $1 and $1 + 20`, [at])
       await client.query(`update ${b} set id = -id where id in ($1, -($1::int))`, [at])
