@@ -128,7 +128,7 @@ export class Capture {
   private async takeIn(batch: StreamBatch): Promise<void> {
     this.time = batch.time
     if (batch.messages.length > 0) this.idleEnd = undefined
-    for (const { lsn, message } of batch.messages) this.builder.append(lsn, message)
+    for (const { lsn, message, part } of batch.messages) this.builder.append(lsn, message, part)
     if (this.builder.hasCommit) this.age_start ??= performance.now()
     await this.builder.compress()
     if (batch.keepalive && this.isIdle) this.idleEnd = batch.keepalive.walEnd

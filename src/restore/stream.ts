@@ -16,7 +16,7 @@ import {
 import { type FullXid, fullXid, isVisible, parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import { messagePrefix, parseStreamMessage } from '../model/stream-message.ts'
 import { readContainer } from '../repository/container.ts'
-import { readRecords } from '../repository/record.ts'
+import { MessageReader } from '../repository/record.ts'
 import type { Repository } from '../repository/repository.ts'
 import { type SegmentSummary, segmentHeader, type TransactionEntry } from '../repository/segment-format.ts'
 import { readSegment } from '../repository/segments.ts'
@@ -135,6 +135,7 @@ class TransactionFilter {
   private readonly decode: (bytes: Buffer) => string
   private transactions: readonly TransactionEntry[] = []
   private place = -1
+  private reader = new MessageReader()
   private tables: ReturnType<Wanted['tables']> = 'none'
 
   constructor(plan: RestorePlan, wanted: Wanted) {
@@ -146,9 +147,11 @@ class TransactionFilter {
     this.transactions = transactions
     this.place = -1
     this.tables = 'none'
+    this.reader = new MessageReader()
   }
 
   endSegment(key: string): void {
+    if (this.reader.isInside) throw new WalbackError('corrupt', `${key} ends inside a message`)
     if (this.place + 1 === this.transactions.length) return
     throw new WalbackError(
       'corrupt',
@@ -157,7 +160,7 @@ class TransactionFilter {
   }
 
   *changes(block: Buffer): Generator<Change> {
-    for (const { message } of readRecords(block)) {
+    for (const message of this.reader.messages(block)) {
       const tag = message[0] as number
       if (isRowTag(tag)) {
         const oid = message.readUInt32BE(1)
