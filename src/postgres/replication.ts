@@ -261,7 +261,8 @@ interface WalsenderConnection extends EventEmitter {
 }
 
 const [copyData, xLogData, primaryKeepalive, standbyStatus] = [0x64, 0x77, 0x6b, 0x72]
-const queueBytes = 4 << 20
+// Small: a message of 80 bytes costs several times that in objects, which outlive a batch as garbage.
+const queueBytes = 1 << 20
 /** Messages that are longer come in parts, which have at least so many bytes but for the last. */
 const [longMessage_bytes, part_bytes] = [1 << 20, 16 << 10]
 const wholeRead_bytes = 32 << 10

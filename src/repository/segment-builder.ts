@@ -109,6 +109,11 @@ export class SegmentBuilder {
     return this.transactions.length > 0
   }
 
+  /** How many there are. */
+  get commits(): number {
+    return this.transactions.length
+  }
+
   get inTransaction(): boolean {
     return this.inside
   }

@@ -21,6 +21,7 @@ export interface AgentLine {
 }
 
 export interface AgentProcess extends AsyncDisposable {
+  readonly pid: number
   readonly lines: readonly AgentLine[]
   /** How it ended: its exit status or the signal; undefined while it runs. */
   readonly ended: number | string | undefined
@@ -58,6 +59,7 @@ export function startAgent(setting: AgentSetting): AgentProcess {
     return gone
   }
   return {
+    pid: child.pid ?? 0,
     lines,
     get ended() {
       return ended
