@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import type { GuardSettings, UnseenChangePolicy } from '../src/config.ts'
+import type { BackupSettings, GuardSettings, UnseenChangePolicy } from '../src/config.ts'
 import {
   askServerHistory,
   type Conninfo,
@@ -32,6 +32,8 @@ export interface AgentOptions {
   readonly repository: Repository
   readonly source: string
   readonly stream: { readonly segmentBytes: number; readonly segmentAge_ms: number; readonly heartbeat_ms: number }
+  /** How bases hold back; as the defaults have it if not given. */
+  readonly backup?: Partial<BackupSettings>
   /** Whether a change of the schema that is not in the stream makes it take a base; it does if not given. */
   readonly onUnseenChange?: UnseenChangePolicy
   /** How much log the slot may keep, and what is done about it; it is not watched if not given. */

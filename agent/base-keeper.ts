@@ -1,4 +1,5 @@
 import type { Logger } from 'pino'
+import type { BackupSettings } from '../src/config.ts'
 import {
   type Conninfo,
   messageOf,
@@ -17,6 +18,7 @@ export interface BaseKeeperOptions {
   readonly conninfo: Conninfo
   readonly repository: Repository
   readonly source: string
+  readonly backup?: Partial<BackupSettings>
   readonly log: Logger
   readonly events: Events
   readonly signal: AbortSignal
@@ -108,6 +110,12 @@ export class BaseKeeper {
     const base = await takeBase(conninfo, repository, timeline, {
       jobs: 2,
       lockTimeout_ms: 10_000,
+      ...this.options.backup,
+      onProgress: (state) => {
+        if (state.phase !== 'resuming') return
+        const { base, tables, raw_bytes } = state
+        log.info({ source, base, tables, raw_bytes }, 'carrying on with a base backup that was interrupted')
+      },
       preparation: publishing(conninfo, timeline, {
         signal,
         onPublished: ({ added, left }) => {

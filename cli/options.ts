@@ -1,4 +1,4 @@
-import { nearest, type Operation, operations, parseDuration } from '../src/index.ts'
+import { nearest, type Operation, operations, parseDuration, parseSize } from '../src/index.ts'
 import { invalid } from './errors.ts'
 
 /** A whole number of connections. */
@@ -17,6 +17,17 @@ function wholeNumber(text: string, least: number, most: number): number {
   const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN
   return value >= least && value <= most ? value : invalid(`A whole number from ${least} to ${most} is needed.`)
 }
+
+/** `15m`, in milliseconds. */
+export const parseSpan = (text: string): number =>
+  positive(parseDuration(text)) ?? invalid('A duration with its unit is needed, such as 500ms, 30s or 15m.')
+
+/** `20MB` or `20MB/s`, in bytes a second. */
+export const parseRate = (text: string): number =>
+  positive(parseSize(text.replace(/\/s$/, ''))) ?? invalid('A size with its unit is needed, such as 20MB or 16MiB.')
+
+const positive = (value: number | undefined): number | undefined =>
+  value !== undefined && value > 0 ? value : undefined
 
 /** `delete,update`. */
 export function parseOperations(text: string): Operation[] {

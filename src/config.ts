@@ -43,6 +43,13 @@ const schemaShape = z.strictObject({
   on_unseen_change: z.enum(unseenChangePolicies, `one of ${unseenChangePolicies.join(', ')}`).default('backup'),
 })
 
+const backupShape = z.strictObject({
+  max_snapshot_age: duration('1s', '1d').prefault('15m'),
+  /** Bytes of rows a second. */
+  max_rate: size('64KiB', '100GB').optional(),
+  yield_after: duration('100ms', '1h').prefault('1s'),
+})
+
 const configShape = z.strictObject({
   version: z.literal(1, 'this walback reads version 1'),
   repository: repositoryUrlShape.optional(),
@@ -54,6 +61,7 @@ const configShape = z.strictObject({
     .default({}),
   stream: streamShape.prefault({}),
   schema: schemaShape.prefault({}),
+  backup: backupShape.prefault({}),
 })
 
 export type Config = z.infer<typeof configShape> & { readonly file: string | undefined }
@@ -67,7 +75,7 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     throw new WalbackError('usage', `${file}:${at.line}:${at.col}: ${message}`, {
       hint:
         hint ??
-        'keys: version, repository, sources (url, repository, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change)',
+        'keys: version, repository, sources (url, repository, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after)',
       facts: { file, line: at.line, column: at.col },
     })
   }
@@ -127,7 +135,7 @@ function keyOffset(document: Document, place: Path, key: string): number | undef
 }
 
 function refuseKey(document: Document, place: Path, key: string, fail: Fail): never {
-  const sections = { sources: sourceShape, stream: streamShape, schema: schemaShape }
+  const sections = { sources: sourceShape, stream: streamShape, schema: schemaShape, backup: backupShape }
   const shape = place[2] === 'guard' ? guardShape : (sections[place[0] as keyof typeof sections] ?? configShape)
   const known = Object.keys(shape.shape)
   const meant = nearest(key, known)
@@ -218,6 +226,18 @@ const guardSettings = (given: z.infer<typeof guardShape> | undefined): GuardSett
   return { maxSlotWal_bytes: max_slot_wal, onLimit: on_limit }
 }
 
+/** How base backups hold back, as `takeBase` takes it. */
+export interface BackupSettings {
+  readonly maxSnapshotAge_ms: number
+  readonly yieldAfter_ms: number
+  readonly maxRate: number | undefined
+}
+
+const backupSettings = (config: Config | undefined): BackupSettings => {
+  const { max_snapshot_age, yield_after, max_rate } = config?.backup ?? backupShape.parse({})
+  return { maxSnapshotAge_ms: max_snapshot_age, yieldAfter_ms: yield_after, maxRate: max_rate }
+}
+
 /** What the command line says of where things are. */
 export interface Flags {
   readonly source?: string | undefined
@@ -238,6 +258,7 @@ export interface Effective {
   readonly url: string | undefined
   readonly repositoryUrl: string | undefined
   readonly stream: StreamSettings
+  readonly backup: BackupSettings
   readonly onUnseenChange: UnseenChangePolicy
   readonly guard: GuardSettings
 }
@@ -273,6 +294,7 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     url,
     repositoryUrl: repo ?? resolveFolder(entry?.repository ?? config?.repository, config?.file),
     stream: streamSettings(config),
+    backup: backupSettings(config),
     onUnseenChange: config?.schema.on_unseen_change ?? 'backup',
     guard: guardSettings(entry?.guard),
   }

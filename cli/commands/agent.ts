@@ -25,13 +25,14 @@ interface Options {
 async function agent(context: Context, options: Options): Promise<undefined> {
   const conninfo = await context.requireConninfo()
   const { repository, source } = await context.openSource()
-  const { stream, onUnseenChange, guard } = await context.settings()
+  const { stream, backup, onUnseenChange, guard } = await context.settings()
   const { runAgent } = await import('../../agent/agent.ts')
   await runAgent({
     conninfo,
     repository,
     source,
     stream,
+    backup,
     guard,
     onUnseenChange: options.onUnseenChange ?? onUnseenChange,
     log: logger(context),

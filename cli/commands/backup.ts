@@ -19,13 +19,16 @@ import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, count, duration, plural, printable } from '../format.ts'
 import { point } from '../holdings.ts'
-import { parseJobs } from '../options.ts'
+import { parseJobs, parseRate, parseSpan } from '../options.ts'
 import { Progress } from '../progress.ts'
 
 interface Options {
   readonly full?: boolean
   readonly incremental?: boolean
   readonly jobs: number
+  readonly maxRate?: number
+  readonly maxSnapshotAge?: number
+  readonly yieldAfter?: number
 }
 
 export const addBackup: AddCommand = (program, bind) => {
@@ -35,6 +38,17 @@ export const addBackup: AddCommand = (program, bind) => {
     .option('--full', 'a base backup: schema, rows, sequences, large objects')
     .option('--incremental', 'what has been committed since the last capture; for cron, where no agent runs')
     .option('--jobs <n>', 'connections that copy rows side by side', parseJobs, 4)
+    .option('--max-rate <size>', 'read at most so much of rows a second, such as 20MB, over all connections', parseRate)
+    .option(
+      '--max-snapshot-age <duration>',
+      'go on under a new snapshot when one is so old, so that vacuum is not held back (default: 15m)',
+      parseSpan,
+    )
+    .option(
+      '--yield-after <duration>',
+      'give way when another session has waited so long for a table that is being read (default: 1s)',
+      parseSpan,
+    )
     .action(bind<Options>(backup))
 }
 
@@ -48,7 +62,7 @@ async function backup(context: Context, options: Options): Promise<number> {
       },
     )
   }
-  const warnings = await (options.full ? full(context, options.jobs) : incremental(context))
+  const warnings = await (options.full ? full(context, options) : incremental(context))
   return warnings > 0 ? exitStatus.warnings : 0
 }
 
@@ -58,7 +72,7 @@ async function captureOptions(context: Context): Promise<CaptureSessionOptions> 
 }
 
 /** Gives how many warnings there were, as the other one does. */
-async function full(context: Context, jobs: number): Promise<number> {
+async function full(context: Context, { jobs, maxRate, maxSnapshotAge, yieldAfter }: Options): Promise<number> {
   const { out, signal } = context
   const started = performance.now()
   const conninfo = await context.requireConninfo()
@@ -66,9 +80,13 @@ async function full(context: Context, jobs: number): Promise<number> {
   const timeline = await requireTimeline(repository, source)
   using progress = new Progress(out)
   let published: PublishedTables = { added: [], left: [] }
+  const { backup: settings } = await context.settings()
   const base = await takeBase(conninfo, repository, timeline, {
     jobs,
     lockTimeout_ms,
+    maxRate: maxRate ?? settings.maxRate,
+    maxSnapshotAge_ms: maxSnapshotAge ?? settings.maxSnapshotAge_ms,
+    yieldAfter_ms: yieldAfter ?? settings.yieldAfter_ms,
     preparation: publishing(conninfo, timeline, {
       signal,
       onPublished: ({ added, left }) => {
@@ -79,6 +97,10 @@ async function full(context: Context, jobs: number): Promise<number> {
     onProgress: (state) => {
       if (state.phase === 'waiting')
         progress.note('waiting', `for ${plural(state.transactions, 'transaction')} from before the slot was made`)
+      else if (state.phase === 'resuming')
+        out.say(
+          `carrying on with ${state.base}, which was interrupted: ${plural(state.tables, 'table')}, ${bytes(state.raw_bytes)}, are stored already`,
+        )
       else
         progress.note('rows', `${count(state.rows)} rows, ${bytes(state.raw_bytes)}, ${plural(state.tables, 'table')}`)
     },

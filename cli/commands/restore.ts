@@ -147,15 +147,19 @@ async function destinationOf(context: Context, options: Options): Promise<Destin
   })
 }
 
+/** How many different ones are read. */
+const segmentsOf = ({ earlier, segments }: RestorePlan): number =>
+  new Set([...earlier, ...segments].map(({ key }) => key)).size
+
 function planInWords(
   context: Context,
   plan: RestorePlan,
   { conninfo, database }: Destination,
   roles: readonly string[],
 ): string {
-  const { base, segments, lastKept } = plan
+  const { base, lastKept } = plan
   const lines = [
-    `from       base ${base.id} (${bytes(plan.bytes.base)}) + ${plural(segments.length, 'segment')} (${bytes(plan.bytes.segments)}), replaying ${plural(plan.transactions, 'transaction')}`,
+    `from       base ${base.id} (${bytes(plan.bytes.base)}) + ${plural(segmentsOf(plan), 'segment')} (${bytes(plan.bytes.segments)}), replaying ${plural(plan.transactions, 'transaction')}`,
     `to         ${targetInWords(context, plan)}`,
     `last kept  ${entryInWords(context, lastKept) ?? 'the state of the base itself'}`,
     `left out   ${leftOutInWords(context, plan)}`,
@@ -216,7 +220,7 @@ function planJson(plan: RestorePlan, { conninfo, database }: Destination): Recor
     target: { kind: target.kind, ...asked },
     timeline: plan.timeline.id,
     base: plan.base.id,
-    segments: plan.segments.length,
+    segments: segmentsOf(plan),
     lsn: formatLsn(plan.reached),
     last_kept: entryJson(plan.lastKept),
     first_left_out: entryJson(plan.firstLeftOut),

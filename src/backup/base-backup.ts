@@ -1,45 +1,40 @@
 import { randomBytes } from 'node:crypto'
 import type pg from 'pg'
-import { throwIfAborted } from '../base/abort.ts'
-import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
-import { forEachParallel } from '../base/parallel.ts'
+import { sleep } from '../base/abort.ts'
+import { WalbackError } from '../base/errors.ts'
+import { Throttle } from '../base/throttle.ts'
 import { version as walbackVersion } from '../base/version.ts'
-import { compressBlock } from '../codec/block.ts'
-import { RowHash } from '../codec/row-hash.ts'
-import type { LargeObject, QualifiedName, Table } from '../model/catalog.ts'
-import { qualified, quoteIdent } from '../model/identifier.ts'
+import type { QualifiedName } from '../model/catalog.ts'
 import { formatLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
-import {
-  definitionsStamp,
-  largeObjectDataSql,
-  readDatabase,
-  readLargeObjects,
-  readPopulatedViews,
-  readRoles,
-  readSequences,
-  readTablesWithoutRows,
-} from '../postgres/catalog.ts'
-import { readCatalogStamp } from '../postgres/catalog-stamp.ts'
-import { readNotCarried } from '../postgres/check-sql.ts'
 import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
-import { copyOptions, noTimeoutsSql, openRowSession, rowSettings } from '../postgres/row-session.ts'
-import { dumpSchema } from '../postgres/schema-dump.ts'
-import { readSlot, readSourceFacts } from '../postgres/source.ts'
-import { type BaseManifest, type BaseTable, type ObjectReference, writeManifest } from '../repository/base.ts'
-import { ContainerWriter } from '../repository/container.ts'
-import { basePrefix } from '../repository/layout.ts'
+import { noTimeoutsSql, rowSettings } from '../postgres/row-session.ts'
+import { readSourceFacts, type SourceFacts } from '../postgres/source.ts'
+import { type BaseManifest, type BaseTable, objectsOf, writeManifest } from '../repository/base.ts'
+import { removeObjects, type StoredTable } from '../repository/base-progress.ts'
 import type { Repository } from '../repository/repository.ts'
-import { readHead } from '../repository/segments.ts'
 import type { Timeline } from '../repository/timeline.ts'
-import { type StoredRows, storeRows } from './rows.ts'
+import { BaseRecord } from './base-record.ts'
+import { BaseStore } from './base-store.ts'
+import { storeLargeObjects } from './large-objects.ts'
+import { LockWatch } from './lock-watch.ts'
+import { refuseUnfit } from './preconditions.ts'
+import { readSchema, type Schema } from './schema.ts'
 import { type HeldSnapshot, takeSnapshot } from './snapshot.ts'
+import { TableCopier } from './table-copier.ts'
+import { type ClaimedBase, claimBase, removeDead } from './unfinished.ts'
 
 export interface BaseBackupOptions {
   /** Connections that copy rows side by side. */
   readonly jobs: number
   readonly lockTimeout_ms: number
+  /** How old a snapshot may be for another table to be begun under it; `defaultLimits` says what if not given. */
+  readonly maxSnapshotAge_ms?: number | undefined
+  /** How long others may wait for a lock that a copy holds before the copy is given up, to be done again. */
+  readonly yieldAfter_ms?: number | undefined
+  /** Bytes of rows a second, over all connections; no limit if not given. */
+  readonly maxRate?: number | undefined
   /** Publishes tables before the snapshot; says, as that sees it, whether all is done, or it has to be done again. */
   readonly preparation?: {
     readonly run: () => Promise<void>
@@ -52,19 +47,34 @@ export interface BaseBackupOptions {
 }
 
 export type BaseProgress =
+  /** An interrupted base is carried on, of which so many tables are stored. */
+  | { readonly phase: 'resuming'; readonly base: string; readonly tables: number; readonly raw_bytes: number }
   | { readonly phase: 'waiting'; readonly transactions: number }
   | {
       readonly phase: 'rows'
       readonly tables: number
-      readonly pieces: number
+      /** Of those, how many are stored. */
+      readonly stored: number
       readonly raw_bytes: number
       readonly rows: number
     }
 
 /**
- * Takes a base backup: everything under one snapshot that parallel workers share, objects first and the manifest last.
- * It neither waits for long transactions nor reads any position off the log: which transactions of the stream are in
- * the base is decided at restore, by their ids against the snapshot.
+ * A snapshot holds back vacuum in the whole cluster for as long as it is held, a little more with every minute; a new
+ * one costs a look at the catalogs, a dump of the schema, and, in a restore, the replay of a stretch of the stream. In
+ * a quarter of an hour a busy table gathers some percent of dead rows, and the catalogs are read four times an hour.
+ */
+export const defaultLimits = { maxSnapshotAge_ms: 900_000, yieldAfter_ms: 1000 } as const
+
+/**
+ * Takes a base backup, objects first and the manifest last. It neither waits for long transactions nor reads any
+ * position off the log: which transactions of the stream are in the base is decided at restore, by their ids against
+ * snapshots.
+ *
+ * Tables are read in rounds, each under a snapshot that parallel workers share; a round ends when its snapshot is too
+ * old. The base is as its last snapshot sees the database. A table that was read under an earlier one, and was not
+ * altered since, need not be read again: the stream brings it there (restore/stream.ts). So the last round has what
+ * changed otherwise, and what the stream does not follow. A base that was interrupted is carried on in the same way.
  */
 export async function takeBase(
   conninfo: Conninfo,
@@ -72,252 +82,222 @@ export async function takeBase(
   timeline: Timeline,
   options: BaseBackupOptions,
 ): Promise<BaseManifest> {
-  const started = new Date()
-  const id = `${started.toISOString().replace(/[-:]|\.\d+/g, '')}-${randomBytes(3).toString('hex')}`
-  const leader = await connect(conninfo, { settings: leaderSettings, ...signalOf(options) })
+  const { signal } = options
+  const run = randomBytes(3).toString('hex')
+  const application = (conninfo.applicationName ?? 'walback backup').slice(0, 40)
+  const openSession = () =>
+    connect({ ...conninfo, applicationName: application }, { settings: leaderSettings, ...(signal ? { signal } : {}) })
+  const leader = await openSession()
+  let looker: pg.Client | undefined
   try {
     await leader.query(noTimeoutsSql)
+    await leader.query(`SET lock_timeout = ${options.lockTimeout_ms}`)
     const facts = await readSourceFacts(leader)
-    await refuseBrokenStream(leader, repository, timeline, facts)
-    for (let attempt = 1; ; attempt++) {
-      await options.preparation?.run()
-      const held = await takeSnapshot(leader, {
-        lockTimeout_ms: options.lockTimeout_ms,
-        slotSnapshot: parseSnapshot(timeline.snapshot),
-        onWait: (transactions) => options.onProgress?.({ phase: 'waiting', transactions }),
-        signal: options.signal,
-      })
-      const prefix = basePrefix(timeline.source, attempt === 1 ? id : `${id}.${attempt}`)
-      const prepared = await options.preparation?.check(leader)
-      const isReady = prepared?.isDone ?? true
-      const schema = isReady ? await readSchema(conninfo, leader, held, facts.version, options) : undefined
-      if (schema === undefined) {
-        await leader.query('ROLLBACK')
-        if (attempt < schemaAttempts) continue
-        throw new WalbackError('database', 'the schema kept changing while it was read', {
-          hint: 'run the backup again when the migration is done',
-          retryable: true,
-        })
-      }
-      const store = new BaseStore(repository, prefix, options.signal)
-      const preData = await store.text('schema/pre-data.wbt', schema.preData)
-      const postData = await store.text('schema/post-data.wbt', schema.postData)
-      const { tables, raw_bytes } = await storeTables(conninfo, held, store, facts.encoding, options)
-      const largeObjects = await storeLargeObjects(conninfo, leader, held, store, options)
-      const manifest: BaseManifest = {
-        walback: 'base',
-        format: 1,
-        id: prefix.split('/').at(-2) ?? id,
-        source: timeline.source,
-        timeline: timeline.id,
-        started: started.toISOString(),
-        finished: new Date().toISOString(),
-        walbackVersion,
-        serverVersion: facts.version,
-        systemIdentifier: facts.systemIdentifier,
-        database: await readDatabase(leader, facts.version),
-        snapshot: held.snapshotText,
-        lsn: formatLsn(held.lsn),
-        time: held.time.toString(),
-        schema: { tool: schema.tool, preData, postData },
-        ...(await catalogOf(leader)),
-        tables,
-        tablesWithoutRows: await readTablesWithoutRows(leader),
-        sequences: await readSequences(leader),
-        materializedViews: await readPopulatedViews(leader),
-        largeObjects,
-        roles: await readRoles(leader),
-        notCarried: await readNotCarried(leader),
-        ...(prepared?.unpublished.length ? { unpublished: [...prepared.unpublished] } : {}),
-        raw_bytes,
-        stored_bytes: store.stored_bytes,
-      }
-      await leader.query('COMMIT')
-      await writeManifest(repository, manifest)
-      return manifest
-    }
+    await refuseUnfit(leader, repository, timeline, facts)
+    const claimed = await claimBase(leader, repository, timeline, signal)
+    looker = await openSession()
+    const workers = { ...conninfo, applicationName: `${application} ${run}` }
+    await using watch = await LockWatch.open(
+      conninfo,
+      workers.applicationName,
+      options.yieldAfter_ms ?? defaultLimits.yieldAfter_ms,
+    )
+    const store = new BaseStore({ repository, source: timeline.source, base: claimed.id, run, signal })
+    const backup = new BaseBackup({
+      conninfo: workers,
+      timeline,
+      leader,
+      looker,
+      watch,
+      store,
+      facts,
+      claimed,
+      options,
+    })
+    return await backup.take()
   } finally {
+    await looker?.end().catch(() => undefined)
     await leader.end().catch(() => undefined)
   }
 }
 
-const leaderSettings = { ...rowSettings, jit: 'off' }
-const schemaAttempts = 4
-const signalOf = (options: { readonly signal?: AbortSignal | undefined }): { signal?: AbortSignal } =>
-  options.signal === undefined ? {} : { signal: options.signal }
+const leaderSettings = { ...rowSettings, jit: 'off', statement_timeout: '900000' }
 
-/** The catalogs' stamp; nothing where the role may not read them, which is no reason to have no base. */
-async function catalogOf(leader: pg.Client): Promise<Pick<BaseManifest, 'catalog'>> {
-  await leader.query('SAVEPOINT catalog')
-  try {
-    return { catalog: await readCatalogStamp(leader) }
-  } catch (error) {
-    if (codeOf(error) === undefined) throw error
-    await leader.query('ROLLBACK TO SAVEPOINT catalog')
-    return {}
-  }
+interface Parts {
+  readonly conninfo: Conninfo
+  readonly timeline: Timeline
+  /** Holds the snapshots and the claim on the base. */
+  readonly leader: pg.Client
+  readonly looker: pg.Client
+  readonly watch: LockWatch
+  readonly store: BaseStore
+  readonly facts: SourceFacts
+  readonly claimed: ClaimedBase
+  readonly options: BaseBackupOptions
 }
 
-/** A base without a stream to carry it on would only look like a backup. */
-async function refuseBrokenStream(
-  leader: pg.Client,
-  repository: Repository,
-  timeline: Timeline,
-  facts: { readonly systemIdentifier: string; readonly database: { readonly oid: number } },
-): Promise<void> {
-  if (facts.systemIdentifier !== timeline.systemIdentifier || facts.database.oid !== timeline.database.oid) {
-    throw new WalbackError('refused', `this database is another one than ${timeline.source}'s archive was made from`, {
-      hint: 'check --db, or use another --source name',
+/** What a round that ends the base has found. */
+interface Ended {
+  readonly held: HeldSnapshot
+  readonly schema: Schema
+  readonly unpublished: readonly QualifiedName[]
+}
+
+class BaseBackup {
+  private readonly parts: Parts
+  private readonly record: BaseRecord
+  private readonly copier: TableCopier
+  private readonly done = new Map<number, StoredTable>()
+  /** Tables that were altered or truncated between snapshot and lock, and so are the first to be read under the next. */
+  private hasty: ReadonlySet<number> = new Set()
+  private readonly counts = { tables: 0, raw_bytes: 0, rows: 0 }
+  private isLeaderGone = false
+  private isBegun: boolean
+
+  constructor(parts: Parts) {
+    this.parts = parts
+    const { conninfo, timeline, leader, looker, watch, store, facts, claimed, options } = parts
+    leader.once('end', () => {
+      this.isLeaderGone = true
+    })
+    this.record = new BaseRecord(store)
+    this.isBegun = claimed.stored !== undefined
+    for (const table of claimed.stored ?? []) this.done.set(table.oid, table)
+    this.copier = new TableCopier({
+      conninfo,
+      store,
+      watch,
+      looker,
+      publications: timeline.publications,
+      encoding: facts.encoding,
+      jobs: options.jobs,
+      lockTimeout_ms: options.lockTimeout_ms,
+      throttle: options.maxRate === undefined ? undefined : new Throttle(options.maxRate),
+      check: () => {
+        if (this.isLeaderGone) throw leaderIsGone()
+      },
+      onBytes: (bytes) => {
+        this.counts.raw_bytes += bytes
+        this.report()
+      },
+      onTable: async (table) => {
+        this.done.set(table.oid, table)
+        this.counts.rows += table.rows
+        this.report()
+        await this.record.add(table)
+      },
+      signal: options.signal,
     })
   }
-  const slot = await readSlot(leader, timeline.slot)
-  const head = await readHead(repository, timeline)
-  const isBehind = slot?.confirmedFlushLsn !== undefined && slot.confirmedFlushLsn <= head.end
-  // An active slot may have been confirmed further than the head that was read a moment before.
-  if (slot !== undefined && slot.walStatus !== 'lost' && (isBehind || slot.active)) return
-  throw new WalbackError('gap', `the replication slot ${timeline.slot} does not carry the archive on`, {
-    hint: 'run `walback init` to begin a new timeline, then take the base',
-  })
-}
 
-/** The schema as the snapshot sees it; undefined when DDL committed while it was read, since parts of it are read as of now. */
-async function readSchema(
-  conninfo: Conninfo,
-  leader: pg.Client,
-  held: HeldSnapshot,
-  serverVersion: number,
-  options: BaseBackupOptions,
-): Promise<Awaited<ReturnType<typeof dumpSchema>> | undefined> {
-  const inSnapshot = await definitionsStamp(leader)
-  const schema = await dumpSchema(conninfo, {
-    snapshot: held.exported,
-    serverVersion,
-    excludeSchemas: ['walback'],
-    lockTimeout_ms: options.lockTimeout_ms,
-    ...signalOf(options),
-  })
-  const fresh = await connect(conninfo, { settings: leaderSettings, ...signalOf(options) })
-  try {
-    return (await definitionsStamp(fresh)) === inSnapshot ? schema : undefined
-  } finally {
-    await fresh.end().catch(() => undefined)
-  }
-}
-
-/** Puts the objects of one base, and adds up what they take. */
-class BaseStore {
-  stored_bytes = 0
-  readonly storage: Repository['storage']
-  private readonly prefix: string
-  private readonly signal: AbortSignal | undefined
-
-  constructor(repository: Repository, prefix: string, signal: AbortSignal | undefined) {
-    this.storage = repository.storage
-    this.prefix = prefix
-    this.signal = signal
-  }
-
-  key(name: string): string {
-    return `${this.prefix}${name}`
-  }
-
-  account(stored: ObjectReference): ObjectReference {
-    this.stored_bytes += stored.size_bytes
-    return { key: stored.key, size_bytes: stored.size_bytes, sha256: stored.sha256 }
-  }
-
-  async text(name: string, text: string): Promise<ObjectReference> {
-    const container = new ContainerWriter()
-    const parts = [container.header({ kind: 'text', name })]
-    const bytes = Buffer.from(text, 'utf8')
-    for (let at = 0; at < bytes.length; at += textBlockBytes) {
-      parts.push(container.add(await compressBlock(bytes.subarray(at, at + textBlockBytes), 1)))
+  async take(): Promise<BaseManifest> {
+    const { leader, claimed, options } = this.parts
+    if (claimed.stored !== undefined) {
+      const raw_bytes = [...this.done.values()].reduce((sum, table) => sum + table.raw_bytes, 0)
+      options.onProgress?.({ phase: 'resuming', base: claimed.id, tables: this.done.size, raw_bytes })
     }
-    parts.push(container.end({ kind: 'text' }))
-    const key = this.key(name)
-    await this.storage.put(key, Buffer.concat(parts), { ifAbsent: true, signal: this.signal })
-    return this.account({ key, size_bytes: container.size_bytes, sha256: container.sha256 })
+    for (let fruitless = 0; ; ) {
+      const before = [...this.done.values()]
+      const ended = await this.round()
+      if (ended !== undefined) return await this.complete(ended)
+      await leader.query('ROLLBACK')
+      await this.record.flush()
+      fruitless = [...this.done.values()].some((table) => !before.includes(table)) ? 0 : fruitless + 1
+      if (fruitless >= fruitlessRounds) throw keptChanging()
+      await sleep(pause_ms * fruitless, options.signal)
+    }
   }
-}
 
-const textBlockBytes = 1 << 20
+  /** Copies under a new snapshot what is needed under it and not stored yet. Undefined: there has to be another one. */
+  private async round(): Promise<Ended | undefined> {
+    const { conninfo, timeline, leader, watch, facts, options } = this.parts
+    await options.preparation?.run()
+    const held = await takeSnapshot(leader, {
+      slotSnapshot: parseSnapshot(timeline.snapshot),
+      publications: timeline.publications,
+      onWait: (transactions) => options.onProgress?.({ phase: 'waiting', transactions }),
+      signal: options.signal,
+    })
+    this.counts.tables = held.tables.length
+    const prepared = await options.preparation?.check(leader)
+    if (prepared?.isDone === false) return undefined
+    if (!this.isBegun) await this.record.begin(beginningOf(this.parts))
+    this.isBegun = true
+    const needed = held.tables.filter(({ oid }) => this.isNeeded(held, oid))
+    // What is truncated over and over is read as soon after the snapshot as can be.
+    const isWell = await this.copy(
+      held,
+      needed.filter(({ oid }) => this.hasty.has(oid)),
+    )
+    if (!isWell) return undefined
+    const schema = await readSchema(conninfo, { leader, held, watch, serverVersion: facts.version, ...options })
+    if (schema === undefined) return undefined
+    const isFollowed = (oid: number): boolean => held.looks.get(oid)?.isFollowed === true
+    const followed = needed.filter(({ oid }) => isFollowed(oid))
+    const isSame = await this.copy(held, followed, options.maxSnapshotAge_ms ?? defaultLimits.maxSnapshotAge_ms)
+    if (!isSame || followed.some(({ oid }) => this.isNeeded(held, oid))) return undefined
+    // Nothing brings these to a later snapshot, so this one has to last for them.
+    const rest = needed.filter(({ oid }) => !isFollowed(oid))
+    if (!(await this.copy(held, rest))) return undefined
+    return { held, schema, unpublished: prepared?.unpublished ?? [] }
+  }
 
-interface Piece {
-  readonly table: Table
-  readonly index: number
-  /** Heap pages [first, next); the last piece of a table has no end, for pages added since. */
-  readonly pages: { readonly first: number; readonly next: number | undefined } | undefined
-}
+  private isNeeded({ looks, snapshotText }: HeldSnapshot, oid: number): boolean {
+    const [stored, look] = [this.done.get(oid), looks.get(oid)]
+    return stored?.stamp !== look?.stamp || (look?.isFollowed !== true && stored?.snapshot !== snapshotText)
+  }
 
-/** Large tables in ranges of pages, the largest first, so that no worker is left with one at the end. */
-export function planPieces(tables: readonly Table[]): Piece[] {
-  const sorted = [...tables].sort((a, b) => b.pages - a.pages)
-  return sorted.flatMap((table): Piece[] => {
-    if (table.pages <= pagesPerPiece) return [{ table, index: 0, pages: undefined }]
-    const count = Math.ceil(table.pages / pagesPerPiece)
-    return Array.from({ length: count }, (_, index) => ({
-      table,
-      index,
-      pages: { first: index * pagesPerPiece, next: index === count - 1 ? undefined : (index + 1) * pagesPerPiece },
-    }))
-  })
-}
+  /** False if tables had changed since the snapshot. */
+  private async copy(held: HeldSnapshot, tables: HeldSnapshot['tables'], maxAge_ms?: number): Promise<boolean> {
+    const left = tables.filter(({ oid }) => this.isNeeded(held, oid))
+    const stale = await this.copier.copy(held, left, maxAge_ms)
+    if (stale.size === 0) return true
+    this.hasty = new Set([...this.hasty, ...stale])
+    return false
+  }
 
-/** 128 MiB. */
-const pagesPerPiece = 16_384
+  private async complete({ held, schema, unpublished }: Ended): Promise<BaseManifest> {
+    const { conninfo, leader, store, timeline, claimed, facts, options } = this.parts
+    const largeObjects = await storeLargeObjects(conninfo, leader, held, store, {
+      before: () => this.record.flush(),
+      signal: options.signal,
+    })
+    const preData = await store.text('schema/pre-data.wbt', schema.dump.preData)
+    const postData = await store.text('schema/post-data.wbt', schema.dump.postData)
+    const tables = held.tables.map((table) => this.tableOf(held, table))
+    const stored = [preData, postData, ...largeObjects.data, ...tables.flatMap((table) => table.pieces)]
+    const manifest: BaseManifest = {
+      walback: 'base',
+      format: 1,
+      id: claimed.id,
+      source: timeline.source,
+      timeline: timeline.id,
+      started: claimed.started.toISOString(),
+      finished: new Date().toISOString(),
+      walbackVersion,
+      serverVersion: facts.version,
+      systemIdentifier: facts.systemIdentifier,
+      snapshot: held.snapshotText,
+      lsn: formatLsn(held.lsn),
+      time: held.time.toString(),
+      schema: { tool: schema.dump.tool, preData, postData },
+      ...schema.catalogs,
+      tables,
+      largeObjects,
+      ...(unpublished.length > 0 ? { unpublished: [...unpublished] } : {}),
+      raw_bytes: held.tables.reduce((sum, { oid }) => sum + (this.done.get(oid)?.raw_bytes ?? 0), 0),
+      stored_bytes: stored.reduce((sum, { size_bytes }) => sum + size_bytes, 0),
+    }
+    // The session is there yet, and so is our claim.
+    await leader.query('COMMIT')
+    if (!(await writeManifest(store.repository, manifest))) throw takenOver(claimed.id)
+    await this.tidy(manifest)
+    return manifest
+  }
 
-function copySql({ table, pages }: Piece, encoding: string): string {
-  // Without a list COPY takes all columns but generated ones, also where there are none.
-  if (pages === undefined) return `COPY ${qualified(table)} TO STDOUT ${copyOptions(encoding)}`
-  const columns = table.columns.map(quoteIdent).join(', ')
-  const end = pages.next === undefined ? '' : ` AND ctid < '(${pages.next},0)'::tid`
-  return `COPY (SELECT ${columns} FROM ONLY ${qualified(table)} WHERE ctid >= '(${pages.first},0)'::tid${end}) TO STDOUT ${copyOptions(encoding)}`
-}
-
-async function storeTables(
-  conninfo: Conninfo,
-  held: HeldSnapshot,
-  store: BaseStore,
-  encoding: string,
-  options: BaseBackupOptions,
-): Promise<{ tables: BaseTable[]; raw_bytes: number }> {
-  const pieces = planPieces(held.tables)
-  const stored = new Map<number, StoredRows[]>()
-  let [raw_bytes, rows, done] = [0, 0, 0]
-  const report = (): void =>
-    options.onProgress?.({ phase: 'rows', tables: held.tables.length, pieces: done, raw_bytes, rows })
-  await withWorkers(conninfo, held, options, Math.min(options.jobs, pieces.length), (workers) =>
-    forEachParallel(pieces, workers.length, async (piece, lane) => {
-      throwIfAborted(options.signal)
-      const { table, index } = piece
-      const name = `rows/${table.oid}.${String(index).padStart(5, '0')}.wbr`
-      const header = { kind: 'rows', schema: table.schema, name: table.name, columns: table.columns }
-      const result = await storeRows(
-        workers[lane] as pg.Client,
-        copySql(piece, encoding),
-        { storage: store.storage, key: store.key(name), header },
-        {
-          signal: options.signal,
-          onBytes: (bytes) => {
-            raw_bytes += bytes
-            report()
-          },
-        },
-      ).catch((error: unknown) => {
-        throw codeOf(error) === '54000' ? tooLarge(table, error) : error
-      })
-      rows += result.rows
-      done++
-      const parts = stored.get(table.oid) ?? []
-      parts[index] = result
-      stored.set(table.oid, parts)
-      report()
-    }),
-  )
-  const tables = held.tables.map(({ oid, schema, name, columns, types, extension, via }): BaseTable => {
-    const parts = stored.get(oid) ?? []
-    const hash = new RowHash()
-    for (const part of parts) hash.merge(part.hash)
+  private tableOf(held: HeldSnapshot, table: HeldSnapshot['tables'][number]): BaseTable {
+    const { oid, schema, name, columns, types, extension, via } = table
+    const { rows, hash, pieces, snapshot } = this.done.get(oid) as StoredTable
     return {
       oid,
       schema,
@@ -326,61 +306,59 @@ async function storeTables(
       types: [...types],
       ...(extension ? { extension } : {}),
       ...(via ? { via } : {}),
-      rows: hash.rows,
-      hash: hash.digest(),
-      pieces: parts.map((part) => ({ ...store.account(part), rows: part.rows })),
+      rows,
+      hash,
+      pieces,
+      ...(snapshot === held.snapshotText ? {} : { snapshot }),
     }
-  })
-  return { tables, raw_bytes }
-}
+  }
 
-/** COPY builds a line in one piece of memory, which PostgreSQL bounds. */
-const tooLarge = (table: Table, cause: unknown): WalbackError =>
-  new WalbackError('database', `table ${table.schema}.${table.name} cannot be read: ${messageOf(cause)}`, {
-    cause,
-    hint: 'it has a row that takes 1 GiB or more as text (a byte of bytea takes two); COPY, and pg_dump, cannot write it',
-  })
-
-async function storeLargeObjects(
-  conninfo: Conninfo,
-  leader: pg.Client,
-  held: HeldSnapshot,
-  store: BaseStore,
-  options: BaseBackupOptions,
-): Promise<{ objects: LargeObject[]; data: ObjectReference[] }> {
-  const objects = await readLargeObjects(leader)
-  if (objects.length === 0) return { objects, data: [] }
-  const sql = `COPY (${await largeObjectDataSql(leader)}) TO STDOUT`
-  const data: ObjectReference[] = []
-  await withWorkers(conninfo, held, options, 1, async ([worker]) => {
-    const target = {
-      storage: store.storage,
-      key: store.key('large-objects/00000.wbr'),
-      header: { kind: 'large objects' },
+  /** Removes what interrupted attempts have left. The base is whole without that; the next one tries it again. */
+  private async tidy(manifest: BaseManifest): Promise<void> {
+    const { store, claimed } = this.parts
+    const { repository, source } = store
+    const kept = new Set(objectsOf(manifest))
+    try {
+      await removeObjects(repository, source, manifest.id, (key) => kept.has(key))
+      await removeDead(repository, source, claimed.dead)
+    } catch (error) {
+      if (!(error instanceof WalbackError)) throw error
     }
-    data.push(store.account(await storeRows(worker as pg.Client, sql, target, { signal: options.signal })))
-  })
-  return { objects, data }
-}
+  }
 
-/** Sessions that read under the held snapshot. */
-async function withWorkers(
-  conninfo: Conninfo,
-  held: HeldSnapshot,
-  options: BaseBackupOptions,
-  count: number,
-  work: (workers: pg.Client[]) => Promise<void>,
-): Promise<void> {
-  const workers: pg.Client[] = []
-  try {
-    for (let n = 0; n < count; n++) {
-      const worker = await openRowSession(conninfo, signalOf(options))
-      workers.push(worker)
-      await worker.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
-      await worker.query(`SET TRANSACTION SNAPSHOT '${held.exported}'`)
-    }
-    await work(workers)
-  } finally {
-    await Promise.all(workers.map((worker) => worker.end().catch(() => undefined)))
+  private report(): void {
+    const { tables, raw_bytes, rows } = this.counts
+    this.parts.options.onProgress?.({ phase: 'rows', tables, stored: this.done.size, raw_bytes, rows })
   }
 }
+
+const beginningOf = ({ timeline, claimed }: Parts) =>
+  ({
+    walback: 'base begun',
+    format: 1,
+    base: claimed.id,
+    timeline: timeline.id,
+    systemIdentifier: timeline.systemIdentifier,
+    database: timeline.database.oid,
+    started: claimed.started.toISOString(),
+  }) as const
+
+const fruitlessRounds = 12
+const pause_ms = 200
+
+const leaderIsGone = (): WalbackError =>
+  new WalbackError('database', 'the session that holds the snapshot was lost', {
+    hint: 'run the backup again: it goes on with what is stored',
+    retryable: true,
+  })
+
+const takenOver = (id: string): WalbackError =>
+  new WalbackError('locked', `base ${id} was completed or given up by another process meanwhile`, {
+    hint: '`walback list` shows what there is',
+  })
+
+const keptChanging = (): WalbackError =>
+  new WalbackError('database', 'the schema kept changing while it was read', {
+    hint: 'run the backup again when the migration is done: it goes on with what is stored',
+    retryable: true,
+  })

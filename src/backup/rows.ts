@@ -1,4 +1,5 @@
 import type pg from 'pg'
+import type { Throttle } from '../base/throttle.ts'
 import { compressBlock } from '../codec/block.ts'
 import { RowHash } from '../codec/row-hash.ts'
 import { copyOut, wholeLines } from '../postgres/copy.ts'
@@ -20,7 +21,12 @@ export async function storeRows(
   client: pg.Client,
   copySql: string,
   target: { readonly storage: Storage; readonly key: string; readonly header: object },
-  options: { readonly signal?: AbortSignal | undefined; readonly onBytes?: ((raw: number) => void) | undefined } = {},
+  options: {
+    readonly signal?: AbortSignal | undefined
+    readonly onBytes?: ((raw: number) => void) | undefined
+    /** Holds the reading to a rate; the server waits meanwhile. */
+    readonly throttle?: Throttle | undefined
+  } = {},
 ): Promise<StoredRows> {
   const container = new ContainerWriter()
   const hash = new RowHash()
@@ -30,6 +36,7 @@ export async function storeRows(
       const block = await compressBlock(lines, hash.addLines(lines))
       options.onBytes?.(lines.length)
       yield container.add(block)
+      await options.throttle?.pass(lines.length, options.signal)
     }
     yield container.end({ kind: 'rows', rows: hash.rows, hash: hash.digest() })
   }

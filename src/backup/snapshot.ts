@@ -2,37 +2,38 @@ import type pg from 'pg'
 import { sleep } from '../base/abort.ts'
 import { codeOf, WalbackError } from '../base/errors.ts'
 import type { Table } from '../model/catalog.ts'
-import { qualified } from '../model/identifier.ts'
 import { type Lsn, parseLsn } from '../model/lsn.ts'
 import { parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import { type Micros, micros } from '../model/time.ts'
 import { readTables } from '../postgres/catalog.ts'
+import { readTableLooks, type TableLook } from '../postgres/table-looks.ts'
 
 /** A snapshot that workers may share, held open by the session that took it. */
 export interface HeldSnapshot {
   /** For SET TRANSACTION SNAPSHOT. */
   readonly exported: string
-  readonly snapshot: Snapshot
   readonly snapshotText: string
   /** Every transaction that the snapshot sees has its commit record before this. */
   readonly lsn: Lsn
   /** The server's clock just after. */
   readonly time: Micros
-  /** The tables it sees, each locked against being rewritten. */
+  /** When it was taken (monotonic, ms). */
+  readonly taken_ms: number
+  /** The tables it sees. None is locked: whoever reads one has to look at it again once it is. */
   readonly tables: readonly Table[]
+  readonly looks: ReadonlyMap<number, TableLook>
 }
 
 export interface SnapshotOptions {
-  readonly lockTimeout_ms: number
   /** The snapshot taken just after the slot was made. */
   readonly slotSnapshot: Snapshot
+  readonly publications: readonly string[]
   readonly onWait?: (transactions: number) => void
   readonly signal?: AbortSignal | undefined
 }
 
 /**
- * Takes the snapshot of a base. Tables are locked ACCESS SHARE before it is taken: one that is rewritten or truncated
- * between a snapshot and its COPY reads as empty, without an error. The lock statement takes no snapshot yet.
+ * Takes a snapshot of a base, and leaves the session in its transaction.
  *
  * A transaction that was running when the slot was made, and is running still, may have written its commit record
  * before the stream begins: it would be neither in the base nor in the stream. So the base waits for those, and for
@@ -40,17 +41,12 @@ export interface SnapshotOptions {
  */
 export async function takeSnapshot(client: pg.Client, options: SnapshotOptions): Promise<HeldSnapshot> {
   const deadline = performance.now() + slotWait_ms
-  for (let attempt = 1; ; attempt++) {
-    const held = await tryOnce(client, options)
+  for (;;) {
+    const held = await tryOnce(client, options).catch((error: unknown) => {
+      throw codeOf(error) === '55P03' ? isLocked(error) : error
+    })
     if (typeof held === 'object') return held
     await client.query('ROLLBACK')
-    if (held === 'moved' && attempt >= attempts) {
-      throw new WalbackError('database', 'tables kept being created or dropped while the snapshot was taken', {
-        hint: 'run the backup again at a quieter moment',
-        retryable: true,
-      })
-    }
-    if (held === 'moved') continue
     if (performance.now() > deadline) {
       throw new WalbackError(
         'database',
@@ -66,11 +62,10 @@ export async function takeSnapshot(client: pg.Client, options: SnapshotOptions):
   }
 }
 
-/** The snapshot; or `moved` when tables came or went meanwhile; or how many transactions it has to wait for. */
-async function tryOnce(client: pg.Client, options: SnapshotOptions): Promise<HeldSnapshot | 'moved' | number> {
-  const before = await readTables(client)
+/** The snapshot; or how many transactions it has to wait for. */
+async function tryOnce(client: pg.Client, options: SnapshotOptions): Promise<HeldSnapshot | number> {
   await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
-  if (!(await lock(client, before, options.lockTimeout_ms))) return 'moved'
+  const taken_ms = performance.now()
   const { rows } = await client.query<{ exported: string; snapshot: string; lsn: string; time: string }>(`
     SELECT pg_catalog.pg_export_snapshot() AS exported, pg_catalog.pg_current_snapshot()::text AS snapshot,
       pg_catalog.pg_current_wal_insert_lsn()::text AS lsn,
@@ -79,46 +74,23 @@ async function tryOnce(client: pg.Client, options: SnapshotOptions): Promise<Hel
   const snapshot = parseSnapshot(row.snapshot)
   const waiting = [...snapshot.running].filter((xid) => options.slotSnapshot.running.has(xid)).length
   if (waiting > 0) return waiting
-  const tables = await readTables(client)
-  const locked = new Set(before.map((table) => table.oid))
-  if (tables.some((table) => !locked.has(table.oid)) || tables.length !== before.length) return 'moved'
   return {
     exported: row.exported,
-    snapshot,
     snapshotText: row.snapshot,
     lsn: parseLsn(row.lsn),
     time: micros(BigInt(row.time)),
-    tables,
+    taken_ms,
+    tables: await readTables(client),
+    looks: await readTableLooks(client, options.publications),
   }
 }
 
-async function lock(client: pg.Client, tables: readonly Table[], timeout_ms: number): Promise<boolean> {
-  await client.query(`SET LOCAL lock_timeout = ${timeout_ms}`)
-  try {
-    for (let at = 0; at < tables.length; at += tablesPerLock) {
-      const names = tables.slice(at, at + tablesPerLock).map((table) => `ONLY ${qualified(table)}`)
-      await client.query(`LOCK TABLE ${names.join(', ')} IN ACCESS SHARE MODE`)
-    }
-    return true
-  } catch (error) {
-    if (codeOf(error) === '42P01') return false
-    if (codeOf(error) === '55P03') {
-      throw new WalbackError('database', 'a table is locked by another session, so the backup cannot begin', {
-        cause: error,
-        hint: 'somebody holds ACCESS EXCLUSIVE (ALTER TABLE, VACUUM FULL, …); run the backup again when it is done',
-        retryable: true,
-      })
-    }
-    if (codeOf(error) === '42501') {
-      throw new WalbackError('prerequisite', `the role may not read every table: ${(error as Error).message}`, {
-        cause: error,
-        hint: 'GRANT pg_read_all_data TO the role, or connect as a superuser or the owner',
-      })
-    }
-    throw error
-  }
-}
+/** The size of a table is not to be had either while it is locked. */
+export const isLocked = (cause: unknown): WalbackError =>
+  new WalbackError('database', 'a table is locked by another session, so the backup cannot go on', {
+    cause,
+    hint: 'somebody holds ACCESS EXCLUSIVE (ALTER TABLE, VACUUM FULL, …); run the backup again when it is done',
+    retryable: true,
+  })
 
-const attempts = 10
-const tablesPerLock = 500
 const slotWait_ms = 30 * 60_000

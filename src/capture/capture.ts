@@ -128,7 +128,7 @@ export class Capture {
   private async takeIn(batch: StreamBatch): Promise<void> {
     this.time = batch.time
     if (batch.messages.length > 0) this.idleEnd = undefined
-    for (const { lsn, message } of batch.messages) this.builder.append(lsn, message)
+    for (const { lsn, message, part } of batch.messages) this.builder.append(lsn, message, part)
     if (this.builder.hasCommit) this.age_start ??= performance.now()
     await this.builder.compress()
     if (batch.keepalive && this.isIdle) this.idleEnd = batch.keepalive.walEnd
@@ -137,8 +137,8 @@ export class Capture {
   /** Starts storing what is due, one object at a time. */
   private async store(): Promise<void> {
     if (this.writing !== undefined) return
-    const { doneBytes, openBytes, hasCommit } = this.builder
-    const isLarge = doneBytes + openBytes >= this.options.segmentBytes
+    const { hasCommit } = this.builder
+    const isLarge = this.isLarge
     if (hasCommit && (isLarge || this.isOld)) {
       await this.startSegment()
     } else if (isLarge && !hasCommit) {
@@ -223,7 +223,13 @@ export class Capture {
 
   /** While one object is being stored, as much again may gather and no more. */
   private get isFull(): boolean {
-    return this.writing !== undefined && this.builder.doneBytes + this.builder.openBytes >= this.options.segmentBytes
+    return this.writing !== undefined && this.isLarge
+  }
+
+  /** Small transactions weigh more by what the trailer says of them than by their rows. */
+  private get isLarge(): boolean {
+    const { doneBytes, openBytes, commits } = this.builder
+    return doneBytes + openBytes >= this.options.segmentBytes || commits >= segmentTransactions
   }
 
   private get isIdle(): boolean {
@@ -242,6 +248,8 @@ export class Capture {
 }
 
 const tick_ms = 200
+/** A segment of these is about ten megabytes in memory. */
+const segmentTransactions = 10_000
 /** Well above the heartbeat's interval, so that it matters only where heartbeats cannot be written. */
 const idleSegment_ms = 150_000
 const drainingPatience_ms = 3000

@@ -181,8 +181,8 @@ export async function largeObjectDataSql(client: pg.Client): Promise<string> {
  */
 export async function definitionsStamp(client: pg.Client): Promise<string> {
   const parts = watchedCatalogs.map(
-    ([catalog, key, belongs]) =>
-      `SELECT '${catalog}' AS k, t.${key} AS o, t.xmin::text AS x FROM pg_catalog.${catalog} t WHERE ${belongs ?? 'true'}`,
+    ([catalog, key, belongs, value]) =>
+      `SELECT '${catalog}' AS k, t.${key} AS o, ${value ?? 't.xmin::text'} AS x FROM pg_catalog.${catalog} t WHERE ${belongs ?? 'true'}`,
   )
   const { rows } = await client.query<{ stamp: string }>(
     `SELECT pg_catalog.md5(string_agg(k || o || ' ' || x, ',' ORDER BY k, o, x)) AS stamp FROM (${parts.join(' UNION ALL ')}) s`,
@@ -196,10 +196,13 @@ const notTemporary = (namespace: string): string =>
 const ofLastingRelation = (relation: string): string =>
   `${relation} IN (SELECT oid FROM pg_catalog.pg_class WHERE relpersistence <> 't')`
 
-/** Catalog, the column that tells its rows apart, and which rows count. */
-const watchedCatalogs: readonly (readonly [string, string, string?])[] = [
+// TRUNCATE, CLUSTER and REFRESH give a relation another file, over and over where they are a job's; nothing else of it.
+const classValue = `pg_catalog.md5((pg_catalog.to_jsonb(t) - '{relfilenode,relpages,reltuples,relallvisible,relallfrozen,relfrozenxid,relminmxid}'::text[])::text)`
+
+/** Catalog, the column that tells its rows apart, which rows count, and what of them: all if not said. */
+const watchedCatalogs: readonly (readonly [string, string, string?, string?])[] = [
   ['pg_namespace', 'oid', notTemporary('t.oid')],
-  ['pg_class', 'oid', `t.relpersistence <> 't'`],
+  ['pg_class', 'oid', `t.relpersistence <> 't'`, classValue],
   ['pg_type', 'oid', notTemporary('t.typnamespace')],
   ['pg_constraint', 'oid', notTemporary('t.connamespace')],
   ['pg_attrdef', 'oid', ofLastingRelation('t.adrelid')],

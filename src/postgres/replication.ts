@@ -6,14 +6,16 @@ import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
 import { formatLsn, type Lsn, lsn, maxLsn, zeroLsn } from '../model/lsn.ts'
 import { fromPostgresTime, type Micros, nowMicros, toPostgresTime } from '../model/time.ts'
 import type { Conninfo } from './conninfo.ts'
-import { MessageSplitter } from './message-splitter.ts'
+import { MessageSplitter, type Part } from './message-splitter.ts'
 import { explainReplicationFailure, explainReplicationNotice } from './replication-failure.ts'
 import { openRowSession } from './row-session.ts'
 import { readServerHistory, type ServerHistory } from './server-history.ts'
 
+/** A message of the stream; one that is very long comes in several, in order, all with its position. */
 export interface StreamedMessage {
   readonly lsn: Lsn
   readonly message: Buffer
+  readonly part: Part
 }
 
 /** What arrived together. */
@@ -48,6 +50,8 @@ export class ReplicationStream implements AsyncDisposable {
   private readonly connection: WalsenderConnection
   private messages: StreamedMessage[] = []
   private queuedBytes = 0
+  /** Of the message that is arriving. */
+  private position: Lsn = zeroLsn
   private keepalive: { walEnd: Lsn } | undefined
   private time: Micros = nowMicros()
   private wake: () => void = () => undefined
@@ -122,14 +126,21 @@ export class ReplicationStream implements AsyncDisposable {
     const { stream } = this.connection
     const [parse] = stream.listeners('data') as ((chunk: Buffer) => void)[]
     stream.removeAllListeners('data')
-    const splitter = new MessageSplitter()
+    const splitter = new MessageSplitter(longMessage_bytes, part_bytes)
+    const rest: Buffer[] = []
     stream.on('data', (chunk: Buffer) => {
       this.heard_ms = performance.now()
       // Node reads into 64 KiB, however little comes: a queue of short reads would hold many times what it counts.
       const bytes = chunk.length < wholeRead_bytes ? Buffer.from(chunk) : chunk
-      splitter.push(bytes, (type, body, whole) => {
-        if (type === copyData) this.take(body)
-        else parse?.(whole)
+      splitter.push(bytes, (type, body, whole, part) => {
+        if (type === copyData) {
+          if (part === 'whole' || part === 'first') this.take(body, part)
+          else this.takeMore(body, part)
+          return
+        }
+        rest.push(whole)
+        if (part === 'whole' || part === 'last') parse?.(rest.length === 1 ? whole : Buffer.concat(rest))
+        if (part === 'whole' || part === 'last') rest.length = 0
       })
     })
   }
@@ -224,17 +235,17 @@ export class ReplicationStream implements AsyncDisposable {
     this.wake = () => undefined
   }
 
-  private take(chunk: Buffer): void {
+  private take(chunk: Buffer, part: Part): void {
     // What still comes while we say goodbye would fill the queue, and a full queue stops the reading.
     if (this.isClosing || this.outcome) return
     if (chunk[0] === xLogData) {
       this.time = fromPostgresTime(chunk.readBigInt64BE(17))
-      this.messages.push({ lsn: lsn(chunk.readBigUInt64BE(1)), message: chunk.subarray(25) })
+      this.position = lsn(chunk.readBigUInt64BE(1))
+      this.messages.push({ lsn: this.position, message: chunk.subarray(25), part })
       this.received = maxLsn(this.received, lsn(chunk.readBigUInt64BE(9)))
       this.keepalive = undefined
       this.asked_ms = []
-      this.queuedBytes += chunk.length
-      if (this.queuedBytes > queueBytes) this.connection.stream.pause()
+      this.queued(chunk.length)
     } else if (chunk[0] === primaryKeepalive) {
       const walEnd = lsn(chunk.readBigUInt64BE(1))
       this.time = fromPostgresTime(chunk.readBigInt64BE(9))
@@ -243,6 +254,18 @@ export class ReplicationStream implements AsyncDisposable {
       if (chunk[17] === 1) this.replyRequested(walEnd)
     }
     this.wake()
+  }
+
+  private takeMore(message: Buffer, part: Part): void {
+    if (this.isClosing) return
+    this.messages.push({ lsn: this.position, message, part })
+    this.queued(message.length)
+    this.wake()
+  }
+
+  private queued(bytes: number): void {
+    this.queuedBytes += bytes
+    if (this.queuedBytes > queueBytes) this.connection.stream.pause()
   }
 
   private replyRequested(walEnd: Lsn): void {
@@ -284,7 +307,10 @@ interface WalsenderConnection extends EventEmitter {
 }
 
 const [copyData, xLogData, primaryKeepalive, standbyStatus] = [0x64, 0x77, 0x6b, 0x72]
-const queueBytes = 4 << 20
+// Small: a message of 80 bytes costs several times that in objects, which outlive a batch as garbage.
+const queueBytes = 1 << 20
+/** Messages that are longer come in parts, which have at least so many bytes but for the last. */
+const [longMessage_bytes, part_bytes] = [1 << 20, 16 << 10]
 const wholeRead_bytes = 32 << 10
 const goodbye_ms = 2000
 const drainingRequests = 3

@@ -8,6 +8,8 @@ import { type Repository, readJson, sealedJson } from './repository.ts'
 const objectReference = z.object({ key: z.string(), size_bytes: z.number(), sha256: z.string() })
 export type ObjectReference = z.infer<typeof objectReference>
 
+export const pieceShape = objectReference.extend({ rows: z.number() })
+
 const baseTable = z.object({
   oid: z.number(),
   schema: z.string(),
@@ -23,7 +25,9 @@ const baseTable = z.object({
   rows: z.number(),
   /** The order-free hash of the rows (codec/row-hash.ts). */
   hash: z.string(),
-  pieces: z.array(objectReference.extend({ rows: z.number() })),
+  pieces: z.array(pieceShape),
+  /** `pg_current_snapshot()` that its rows were read under, if that is an earlier one than the base's. */
+  snapshot: z.string().optional(),
 })
 export type BaseTable = z.infer<typeof baseTable>
 
@@ -39,7 +43,10 @@ const manifestShape = z.object({
   serverVersion: z.number(),
   systemIdentifier: z.string(),
   database: databaseShape,
-  /** `pg_current_snapshot()` of every part: the stream's transactions that it sees are in the base. */
+  /**
+   * `pg_current_snapshot()` of the base: the stream's transactions that it sees are in it. The rows of a table with an
+   * earlier snapshot of its own lack those that this one does not see; the stream has them.
+   */
   snapshot: z.string(),
   /** The insert position just after the snapshot: every transaction in the base has its commit record before it. */
   lsn: z.string(),
@@ -68,14 +75,40 @@ const manifestShape = z.object({
 })
 export type BaseManifest = z.infer<typeof manifestShape>
 
-/** Completes a base: an object tree without a manifest is not a base. */
-export async function writeManifest(repository: Repository, manifest: BaseManifest): Promise<void> {
+/** Stands in a manifest's place when the base was given up: whoever was taking it can no longer complete it. */
+const abandonedShape = z.object({ walback: z.literal('abandoned base'), format: z.literal(1), id: z.string() })
+
+/** Completes a base: an object tree without a manifest is not a base. False if it has been given up, or completed, by another. */
+export async function writeManifest(repository: Repository, manifest: BaseManifest): Promise<boolean> {
   const key = manifestKey(manifest.source, manifest.id)
-  await repository.storage.put(key, sealedJson(manifest), { ifAbsent: true })
+  return await repository.storage.put(key, sealedJson(manifest), { ifAbsent: true })
 }
 
-export const readManifest = (repository: Repository, source: string, base: string): Promise<BaseManifest> =>
-  readJson(repository.storage, manifestKey(source, base), manifestShape)
+/** Gives an unfinished base up; false if it was completed, or given up, before. */
+export async function abandonBase(repository: Repository, source: string, base: string): Promise<boolean> {
+  const mark: z.infer<typeof abandonedShape> = { walback: 'abandoned base', format: 1, id: base }
+  return await repository.storage.put(manifestKey(source, base), sealedJson(mark), { ifAbsent: true })
+}
+
+/** The manifest; undefined for a base that was given up. */
+export async function readManifest(
+  repository: Repository,
+  source: string,
+  base: string,
+): Promise<BaseManifest | undefined> {
+  const either = z.union([manifestShape, abandonedShape])
+  const read = await readJson(repository.storage, manifestKey(source, base), either)
+  return read.walback === 'base' ? read : undefined
+}
+
+/** The keys of all objects that a manifest names. */
+export const objectsOf = ({ schema, tables, largeObjects }: BaseManifest): string[] =>
+  [
+    schema.preData,
+    schema.postData,
+    ...tables.flatMap((table): ObjectReference[] => table.pieces),
+    ...largeObjects.data,
+  ].map(({ key }) => key)
 
 /** All complete bases of a source, oldest first by the position they were taken at: neither names nor clocks decide. */
 export async function readManifests(
@@ -86,7 +119,8 @@ export async function readManifests(
   const manifests: BaseManifest[] = []
   for await (const { key } of repository.storage.list(basesPrefix(source), { signal })) {
     const id = /\/([^/]+)\/manifest\.json$/.exec(key)?.[1]
-    if (id !== undefined) manifests.push(await readManifest(repository, source, id))
+    const manifest = id === undefined ? undefined : await readManifest(repository, source, id)
+    if (manifest) manifests.push(manifest)
   }
   return manifests.sort(
     (a, b) =>

@@ -15,6 +15,8 @@ export const segmentsPrefix = (source: string, timeline: string): string =>
 export const basesPrefix = (source: string): string => `sources/${source}/bases/`
 export const basePrefix = (source: string, base: string): string => `${basesPrefix(source)}${base}/`
 export const manifestKey = (source: string, base: string): string => `${basePrefix(source, base)}manifest.json`
+/** What is done of a base that is being taken (repository/base-progress.ts). */
+export const baseProgressPrefix = (source: string, base: string): string => `${basePrefix(source, base)}progress/`
 
 /** Segments are grouped by their position's upper half, that is by 4 GiB of log. */
 export function segmentKey(source: string, timeline: string, start: Lsn): string {

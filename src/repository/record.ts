@@ -1,22 +1,60 @@
+import { WalbackError } from '../base/errors.ts'
 import { type Lsn, lsn, zeroLsn } from '../model/lsn.ts'
 
 /**
- * Records: how messages of the change stream lie in a segment's blocks. Each is its length (32 bits: the rest of the
- * record), the position the server gave it (64 bits), and the pgoutput message as it came; network byte order.
+ * Records: how messages of the change stream lie in a segment's blocks. Each is its length (30 bits: the rest of the
+ * record), the position the server gave it (64 bits), and the pgoutput message as it came; network byte order. A row
+ * that is very long is divided over several records, since neither writer nor store are to hold a gigabyte: the two
+ * bits above the length say that the message goes on in a later record, and that it began in an earlier one. (The server
+ * builds a message in one piece of memory of less than 2^30 bytes, so that they are free in undivided ones, too.)
  */
 const recordHeadBytes = 12
+const [goesOn, began, lengthBits] = [0x80000000, 0x40000000, 0x3fffffff]
+
+export type RecordPart = 'whole' | 'first' | 'middle' | 'last'
+
+const bitsOf: Readonly<Record<RecordPart, number>> = { whole: 0, first: goesOn, middle: goesOn + began, last: began }
 
 export interface StreamRecord {
   readonly lsn: Lsn
   readonly message: Buffer
+  readonly part: RecordPart
 }
 
 /** The records of a block; a block never ends inside one. */
 export function* readRecords(block: Buffer): Generator<StreamRecord> {
   for (let at = 0; at < block.length; ) {
-    const end = at + 4 + block.readUInt32BE(at)
-    yield { lsn: lsn(block.readBigUInt64BE(at + 4)), message: block.subarray(at + recordHeadBytes, end) }
+    const head = block.readUInt32BE(at)
+    const end = at + 4 + (head & lengthBits)
+    const [isFirst, isLast] = [(head & began) === 0, (head & goesOn) === 0]
+    const part = isFirst ? (isLast ? 'whole' : 'first') : isLast ? 'last' : 'middle'
+    yield { lsn: lsn(block.readBigUInt64BE(at + 4)), message: block.subarray(at + recordHeadBytes, end), part }
     at = end
+  }
+}
+
+/** Reads the blocks of a segment, its parts' first, and puts divided messages together again. */
+export class MessageReader {
+  private begun: Buffer[] = []
+
+  /** Whether a message lacks its end, which at the end of a segment none does. */
+  get isInside(): boolean {
+    return this.begun.length > 0
+  }
+
+  /** The messages that end in the block. */
+  *messages(block: Buffer): Generator<Buffer> {
+    for (const { message, part } of readRecords(block)) {
+      // Relation messages that a block opens with may come between.
+      if (part === 'whole') yield message
+      else if (this.isInside === (part === 'first'))
+        throw new WalbackError('corrupt', 'a segment holds a message without its beginning or end')
+      else if (part === 'last') {
+        const whole = Buffer.concat([...this.begun, message])
+        this.begun = []
+        yield whole
+      } else this.begun.push(Buffer.from(message))
+    }
   }
 }
 
@@ -35,9 +73,9 @@ export class RecordFrame {
     this.bytes = bytes
   }
 
-  add(position: Lsn, message: Buffer): void {
+  add(position: Lsn, message: Buffer, part: RecordPart = 'whole'): void {
     const at = this.room(recordHeadBytes + message.length)
-    this.bytes.writeUInt32BE(8 + message.length, at)
+    this.bytes.writeUInt32BE(8 + message.length + bitsOf[part], at)
     this.bytes.writeBigUInt64BE(position, at + 4)
     message.copy(this.bytes, at + recordHeadBytes)
     this.items++

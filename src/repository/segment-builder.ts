@@ -3,7 +3,7 @@ import { type Block, compressBlock } from '../codec/block.ts'
 import type { Lsn } from '../model/lsn.ts'
 import { isRowTag, parseCommit, parseTruncate, tags } from '../model/pgoutput.ts'
 import type { FullXid } from '../model/snapshot.ts'
-import { RecordFrame } from './record.ts'
+import { RecordFrame, type RecordPart } from './record.ts'
 import type { TransactionEntry } from './segment-format.ts'
 import { type TableName, TransactionCounter } from './transaction-counter.ts'
 
@@ -39,6 +39,8 @@ export class SegmentBuilder {
   private open = new RecordFrame()
   private openSlots: Slot[] = []
   private inside = false
+  /** A long message that is no row, as far as it has come. */
+  private gathered: Buffer[] | undefined
   /** Blocks of the coming segment that are stored already, as parts. */
   private partBlocks = 0
   /** The block of the coming segment in which the open transaction begins, once it fills blocks of its own. */
@@ -52,9 +54,27 @@ export class SegmentBuilder {
     this.counter = new TransactionCounter(options.xid, options.encoding)
   }
 
-  /** Takes the next message; the bytes are copied. The caller awaits `compress` at least once per few messages. */
-  append(position: Lsn, message: Buffer): void {
+  /**
+   * Takes the next message, or a part of one; the bytes are copied. The caller awaits `compress` at least once per few
+   * messages. Only rows stay divided: what else is long is read here.
+   */
+  append(position: Lsn, message: Buffer, part: RecordPart = 'whole'): void {
     const tag = message[0] as number
+    if (part === 'first' && !(this.inside && isRowTag(tag))) this.gathered = []
+    if (this.gathered !== undefined) {
+      this.gathered.push(Buffer.from(message))
+      if (part !== 'last') return
+      const whole = Buffer.concat(this.gathered)
+      this.gathered = undefined
+      this.append(position, whole)
+      return
+    }
+    if (part === 'middle' || part === 'last') {
+      this.open.add(position, message, part)
+      this.counter.more(message)
+      if (this.open.length >= this.blockBytes) this.sealOpen()
+      return
+    }
     if (!this.inside && tag !== tags.begin) {
       // Only messages that were not transactional come between transactions.
       this.done.add(position, message)
@@ -65,7 +85,7 @@ export class SegmentBuilder {
     else if (tag === tags.begin) this.inside = true
     else if (tag === tags.relation) this.declare(message)
     else if (tag === tags.truncate) for (const oid of parseTruncate(message).relations) this.need(oid)
-    this.open.add(position, message)
+    this.open.add(position, message, part)
     this.counter.count(tag, message)
     if (tag === tags.commit) this.commit(message)
     else if (this.open.length >= this.blockBytes) this.sealOpen()
@@ -87,6 +107,11 @@ export class SegmentBuilder {
   /** Whether there is a commit that a cut would make durable. */
   get hasCommit(): boolean {
     return this.transactions.length > 0
+  }
+
+  /** How many there are. */
+  get commits(): number {
+    return this.transactions.length
   }
 
   get inTransaction(): boolean {

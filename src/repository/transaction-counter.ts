@@ -42,6 +42,11 @@ export class TransactionCounter {
     this.decode = nameDecoder(encoding)
   }
 
+  /** Counts what follows of a message whose first part was counted. */
+  more(message: Buffer): void {
+    this.bytes += message.length
+  }
+
   count(tag: number, message: Buffer): void {
     this.bytes += message.length
     if (tag === tags.insert) this.of(message.readUInt32BE(1))[0]++

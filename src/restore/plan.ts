@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.ts'
 import { WalbackError } from '../base/errors.ts'
 import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
+import { parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import type { RecoveryTarget } from '../model/target.ts'
 import { formatTime, type Micros, micros } from '../model/time.ts'
 import { type BaseManifest, readManifests } from '../repository/base.ts'
@@ -27,7 +28,12 @@ export interface RestorePlan {
   readonly target: RecoveryTarget
   readonly timeline: Timeline
   readonly base: BaseManifest
-  /** The segments to be read, in order. */
+  /**
+   * The segments that bring tables which were read under earlier snapshots to the base's; none where there are no such
+   * tables.
+   */
+  readonly earlier: readonly StoredSegment[]
+  /** The segments to be read after that, in order. */
   readonly segments: readonly StoredSegment[]
   /** Transactions that end at or before this are kept. */
   readonly cut: Lsn
@@ -210,13 +216,18 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
   const { source, target, timeline, base, cut, samples, isBounded } = choice
   assert(cut.kind === 'cut', 'a plan has a cut')
   const baseLsn = parseLsn(base.lsn)
-  const segments = await segmentsFor(repository, choice, cut.position, signal)
+  const stored = await listSegments(repository, timeline, signal)
+  const reach = { baseLsn, stored, timeline, repository, signal }
+  const oldest = oldestSnapshot(base)
+  const earlier = oldest === undefined ? [] : await segmentsFor(oldest, baseLsn, reach)
+  const segments = await segmentsFor(parseSnapshot(base.snapshot), cut.position, reach)
   const unseen = unseenLines(choice.unseen.since(base), target, cut)
   return {
     source,
     target,
     timeline,
     base,
+    earlier,
     segments,
     cut: cut.position,
     reached: maxLsn(baseLsn, cut.lastEnd ?? baseLsn),
@@ -226,7 +237,7 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
     transactions: choice.kept(baseLsn),
     bytes: {
       base: base.stored_bytes,
-      segments: segments.reduce((sum, segment) => sum + segment.size_bytes + segment.parts_bytes, 0),
+      segments: [...earlier, ...segments].reduce((sum, segment) => sum + segment.size_bytes + segment.parts_bytes, 0),
     },
     sequences: sequencePositions(base.sequences, samples, baseLsn),
     sequencesBounded: isBounded,
@@ -235,15 +246,30 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
   }
 }
 
-/** The segments that hold transactions up to the cut that the base may lack. */
+/** The first of the snapshots that tables of the base were read under, if there are others than its own. */
+function oldestSnapshot({ tables }: BaseManifest): Snapshot | undefined {
+  const snapshots = [...new Set(tables.flatMap(({ snapshot }) => snapshot ?? []))].map(parseSnapshot)
+  return snapshots.sort((a, b) => (a.xmin < b.xmin ? -1 : 1))[0]
+}
+
+/** The segments that hold transactions up to a position that the snapshot, which is the base's or an earlier one, may not see. */
 async function segmentsFor(
-  repository: Repository,
-  { timeline, base }: Choice,
-  cut: Lsn,
-  signal: AbortSignal | undefined,
+  snapshot: Snapshot,
+  end: Lsn,
+  {
+    baseLsn,
+    stored,
+    timeline,
+    repository,
+    signal,
+  }: {
+    readonly baseLsn: Lsn
+    readonly stored: readonly StoredSegment[]
+    readonly timeline: Timeline
+    readonly repository: Repository
+    readonly signal: AbortSignal | undefined
+  },
 ): Promise<StoredSegment[]> {
-  const stored = await listSegments(repository, timeline, signal)
-  const baseLsn = parseLsn(base.lsn)
   let first = Math.max(
     0,
     stored.findLastIndex((segment) => segment.start <= baseLsn),
@@ -254,13 +280,13 @@ async function segmentsFor(
     // What was running when the base was taken may have committed in what is missing.
     if (next !== undefined && summary.end !== next) throw holeError({ from: summary.end, to: next })
     next = summary.start
-    for (const entry of summary.trailer.transactions) horizon = horizonFor(base, entry) ?? horizon
+    for (const entry of summary.trailer.transactions) horizon = horizonFor(snapshot, entry) ?? horizon
     if (horizon !== undefined) break
   }
   const start = horizon ?? parseLsn(timeline.start)
   return stored.filter((segment, place) => {
-    const end = stored[place + 1]?.start
-    return segment.start < cut && (end === undefined || end > start)
+    const next = stored[place + 1]?.start
+    return segment.start < end && (next === undefined || next > start)
   })
 }
 

@@ -2,7 +2,7 @@ import { assert } from '../base/assert.ts'
 import { WalbackError } from '../base/errors.ts'
 import type { DdlMessage } from '../model/ddl-message.ts'
 import { nameDecoder } from '../model/encoding.ts'
-import { parseLsn } from '../model/lsn.ts'
+import { type Lsn, parseLsn } from '../model/lsn.ts'
 import {
   isRowTag,
   parseLogicalMessage,
@@ -13,11 +13,11 @@ import {
   type RowMessage,
   tags,
 } from '../model/pgoutput.ts'
-import { fullXid, isVisible, parseSnapshot, type Snapshot } from '../model/snapshot.ts'
+import { type FullXid, fullXid, isVisible, parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import { messagePrefix, parseStreamMessage } from '../model/stream-message.ts'
 import { readContainer } from '../repository/container.ts'
 import { loadParts, loadSegments } from '../repository/load-segments.ts'
-import { readRecords } from '../repository/record.ts'
+import { MessageReader } from '../repository/record.ts'
 import type { Repository } from '../repository/repository.ts'
 import { type SegmentSummary, segmentHeader, type TransactionEntry } from '../repository/segment-format.ts'
 import type { ObjectSource } from '../storage/storage.ts'
@@ -33,15 +33,28 @@ export type Change =
 /**
  * The changes of the transactions that a plan keeps and its base does not hold, in commit order, block by block.
  * Every object is checked whole; damage throws before the restore can end well.
+ *
+ * First come those that bring tables which were read under earlier snapshots to the base's, and only then the others,
+ * for which the base is then as if it had been read at once. (Some of the others may have committed before some of
+ * these: the base's snapshot sees the later and not the earlier, so neither has seen the other.)
  */
 export async function* readChanges(
   repository: Repository,
   plan: RestorePlan,
   options: { readonly signal?: AbortSignal | undefined; readonly onBytes?: (stored: number) => void } = {},
 ): AsyncGenerator<Iterable<Change>> {
-  const filter = new TransactionFilter(plan)
+  yield* passOf(repository, plan.earlier, new TransactionFilter(plan, earlierTables(plan)), options)
+  yield* passOf(repository, plan.segments, new TransactionFilter(plan, laterChanges(plan)), options)
+}
+
+async function* passOf(
+  repository: Repository,
+  segments: RestorePlan['segments'],
+  filter: TransactionFilter,
+  options: { readonly signal?: AbortSignal | undefined; readonly onBytes?: (stored: number) => void },
+): AsyncGenerator<Iterable<Change>> {
   let previous: SegmentSummary | undefined
-  for await (const { segment, source } of loadSegments(repository, plan.segments, options.signal)) {
+  for await (const { segment, source } of loadSegments(repository, segments, options.signal)) {
     const { parts } = segment.trailer
     filter.beginSegment(segment.trailer.transactions)
     for await (const part of loadParts(repository, parts, options.signal)) {
@@ -82,29 +95,63 @@ function checkHeader(json: unknown, segment: SegmentSummary, previous: SegmentSu
   })
 }
 
-/** Walks the records, and lets through what belongs to transactions that are wanted. */
+/** What of the stream is wanted. */
+interface Wanted {
+  /** Which tables' changes of a transaction, by its id and the end of its commit: all, none, or those that it names. */
+  readonly tables: (xid: FullXid, end: Lsn) => 'all' | 'none' | ((oid: number) => boolean)
+}
+
+/** What is kept and the base's snapshot does not see. */
+function laterChanges({ base, cut }: RestorePlan): Wanted {
+  const snapshot = parseSnapshot(base.snapshot)
+  return { tables: (xid, end) => (end <= cut && !isVisible(xid, snapshot) ? 'all' : 'none') }
+}
+
+/** What the base's snapshot sees, and that which a table was read under did not. */
+function earlierTables({ base }: RestorePlan): Wanted {
+  const last = parseSnapshot(base.snapshot)
+  const snapshots = new Map<string, Snapshot>()
+  const byTable = new Map<number, Snapshot>()
+  for (const { oid, snapshot } of base.tables) {
+    if (snapshot === undefined) continue
+    const parsed = snapshots.get(snapshot) ?? parseSnapshot(snapshot)
+    snapshots.set(snapshot, parsed)
+    byTable.set(oid, parsed)
+  }
+  return {
+    tables: (xid) => {
+      if (!isVisible(xid, last)) return 'none'
+      const blind = new Set([...snapshots.values()].filter((snapshot) => !isVisible(xid, snapshot)))
+      if (blind.size === 0) return 'none'
+      return (oid) => blind.has(byTable.get(oid) as Snapshot)
+    },
+  }
+}
+
+/** Walks the records, and lets through what is wanted. */
 class TransactionFilter {
-  private readonly snapshot: Snapshot
-  private readonly cut: bigint
+  private readonly wanted: Wanted
   private readonly relations = new Map<number, RelationMessage>()
   private readonly decode: (bytes: Buffer) => string
   private transactions: readonly TransactionEntry[] = []
   private place = -1
-  private isWanted = false
+  private reader = new MessageReader()
+  private tables: ReturnType<Wanted['tables']> = 'none'
 
-  constructor(plan: RestorePlan) {
-    this.snapshot = parseSnapshot(plan.base.snapshot)
-    this.cut = plan.cut
+  constructor(plan: RestorePlan, wanted: Wanted) {
+    this.wanted = wanted
     this.decode = nameDecoder(plan.timeline.encoding)
   }
 
   beginSegment(transactions: readonly TransactionEntry[]): void {
     this.transactions = transactions
     this.place = -1
-    this.isWanted = false
+    this.tables = 'none'
+    this.reader = new MessageReader()
   }
 
   endSegment(key: string): void {
+    if (this.reader.isInside) throw new WalbackError('corrupt', `${key} ends inside a message`)
     if (this.place + 1 === this.transactions.length) return
     throw new WalbackError(
       'corrupt',
@@ -113,20 +160,21 @@ class TransactionFilter {
   }
 
   *changes(block: Buffer): Generator<Change> {
-    for (const { message } of readRecords(block)) {
+    for (const message of this.reader.messages(block)) {
       const tag = message[0] as number
       if (isRowTag(tag)) {
-        if (this.isWanted)
-          yield { kind: 'row', relation: this.relation(message.readUInt32BE(1)), row: parseRow(message) }
+        const oid = message.readUInt32BE(1)
+        if (this.isWanted(oid)) yield { kind: 'row', relation: this.relation(oid), row: parseRow(message) }
       } else if (tag === tags.relation) {
         this.relations.set(message.readUInt32BE(1), parseRelation(message, this.decode))
       } else if (tag === tags.begin) this.begin()
       else if (tag === tags.commit) {
-        if (this.isWanted) yield { kind: 'commit' }
-        this.isWanted = false
-      } else if (tag === tags.truncate && this.isWanted) {
-        yield { kind: 'truncate', relations: parseTruncate(message).relations.map((oid) => this.relation(oid)) }
-      } else if (tag === tags.message && this.isWanted) {
+        if (this.tables === 'all') yield { kind: 'commit' }
+        this.tables = 'none'
+      } else if (tag === tags.truncate) {
+        const relations = parseTruncate(message).relations.filter((oid) => this.isWanted(oid))
+        if (relations.length > 0) yield { kind: 'truncate', relations: relations.map((oid) => this.relation(oid)) }
+      } else if (tag === tags.message && this.tables === 'all') {
         const said = this.said(message)
         if (said) yield { kind: 'ddl', message: said }
       }
@@ -145,7 +193,11 @@ class TransactionFilter {
     const entry = this.transactions[++this.place]
     if (entry === undefined)
       throw new WalbackError('corrupt', 'a segment holds more transactions than its trailer names')
-    this.isWanted = parseLsn(entry.end) <= this.cut && !isVisible(fullXid(BigInt(entry.xid)), this.snapshot)
+    this.tables = this.wanted.tables(fullXid(BigInt(entry.xid)), parseLsn(entry.end))
+  }
+
+  private isWanted(oid: number): boolean {
+    return typeof this.tables === 'string' ? this.tables === 'all' : this.tables(oid)
   }
 
   private relation(oid: number): RelationMessage {

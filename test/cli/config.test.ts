@@ -32,6 +32,7 @@ describe('a configuration', () => {
       sources: { app: {} },
       stream: { segment_age: 5000, segment_size: 8 << 20 },
       schema: { on_unseen_change: 'backup' },
+      backup: { max_snapshot_age: 900_000, yield_after: 1000 },
     })
     expect(config('version: 1\nschema: { on_unseen_change: alert }\n')).toMatchObject({
       schema: { on_unseen_change: 'alert' },

@@ -14,7 +14,7 @@ process.on('SIGTERM', () => stop.abort(new WalbackError('interrupted', 'interrup
 // The test's end of this pipe closes with the test, however that ends.
 process.stdin.on('end', () => process.exit(99)).resume()
 
-const { url, repository, source, memory_ms, ...stream } = setting
+const { url, repository, source, memory_ms, backup = {}, ...stream } = setting
 const log = pino({ level: 'debug', base: null }, pino.destination({ fd: 1, sync: true }))
 // SIGUSR2 stalls the store, and lets it work again.
 const store = new StallingStorage(openStorage(repository))
@@ -32,6 +32,7 @@ try {
     repository: await Repository.open(store),
     source,
     stream,
+    backup,
     log,
     signal: stop.signal,
   })

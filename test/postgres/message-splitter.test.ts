@@ -34,3 +34,30 @@ test('messages come out as they went in, however the bytes were cut', () => {
     { numRuns: 500 },
   )
 })
+
+test('a long message comes in parts that are together what went in', () => {
+  const long = fc.record({ type: fc.integer({ min: 1, max: 255 }), body: fc.uint8Array({ maxLength: 200 }) })
+  fc.assert(
+    fc.property(fc.array(long), fc.array(fc.integer({ min: 1, max: 90 }), { minLength: 1 }), (messages, cuts) => {
+      const bytes = Buffer.concat(messages.map(encode))
+      const splitter = new MessageSplitter(50, 30)
+      const out: { type: number; body: Uint8Array }[] = []
+      let begun: { type: number; body: Uint8Array } | undefined
+      for (let at = 0, n = 0; at < bytes.length; n++) {
+        const size = cuts[n % cuts.length] as number
+        splitter.push(Buffer.from(bytes.subarray(at, at + size)), (type, body, _, part) => {
+          expect(begun === undefined).toBe(part === 'whole' || part === 'first')
+          // No more is held than a part and what came with its end.
+          if (part !== 'whole') expect(body.length).toBeLessThan(30 + 90)
+          begun = { type, body: Uint8Array.from([...(begun?.body ?? []), ...body]) }
+          if (part === 'first' || part === 'middle') return
+          out.push(begun)
+          begun = undefined
+        })
+        at += size
+      }
+      expect(out).toEqual(messages)
+    }),
+    { numRuns: 500 },
+  )
+})

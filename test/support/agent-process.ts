@@ -13,6 +13,7 @@ export interface AgentSetting {
   readonly heartbeat_ms: number
   /** How often it says how much memory it has. */
   readonly memory_ms?: number
+  readonly backup?: { readonly maxRate?: number; readonly maxSnapshotAge_ms?: number }
 }
 
 export interface AgentLine {
@@ -22,6 +23,7 @@ export interface AgentLine {
 }
 
 export interface AgentProcess extends AsyncDisposable {
+  readonly pid: number
   readonly lines: readonly AgentLine[]
   /** How it ended: its exit status or the signal; undefined while it runs. */
   readonly ended: number | string | undefined
@@ -59,6 +61,7 @@ export function startAgent(setting: AgentSetting): AgentProcess {
     return gone
   }
   return {
+    pid: child.pid ?? 0,
     lines,
     get ended() {
       return ended

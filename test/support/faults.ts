@@ -1,6 +1,6 @@
 /** Stores that misbehave as real ones do: they hang, refuse for a while, or do the work and then say that they did not. */
 
-import { throwIfAborted } from '../../src/base/abort.ts'
+import { sleep, throwIfAborted } from '../../src/base/abort.ts'
 import { WalbackError } from '../../src/base/errors.ts'
 import {
   type GetOptions,
@@ -163,5 +163,67 @@ export class FailingOnce implements Storage {
     if (kind !== this.kind || this.hasFailed || this.left-- > 0) return
     this.hasFailed = true
     throw storeIsAway(`${kind} ${what}`)
+  }
+}
+
+/** A store that takes the rows of a base, but stands still once it has had the first of them: the first time, or every time for a while. */
+export class SlowRows implements Storage {
+  readonly url: string
+  /** Resolves when it stands still for the first time. */
+  readonly standing: Promise<void>
+  private readonly inner: Storage
+  private stand: () => void = () => undefined
+  private letGo: () => void = () => undefined
+  private readonly gate: Promise<void>
+  private every_ms: number | undefined
+
+  constructor(inner: Storage) {
+    this.inner = inner
+    this.url = inner.url
+    this.standing = new Promise((resolve) => {
+      this.stand = resolve
+    })
+    this.gate = new Promise((resolve) => {
+      this.letGo = resolve
+    })
+  }
+
+  /** Lets what stands go on; `every`: and what comes later stand still for two seconds each. */
+  release(which?: 'every'): void {
+    if (which === 'every') this.every_ms = 2000
+    this.letGo()
+  }
+
+  async put(key: string, body: Buffer | AsyncIterable<Buffer>, options?: PutOptions): Promise<boolean> {
+    const isRows = key.includes('/rows/') && !Buffer.isBuffer(body)
+    return this.inner.put(key, isRows ? this.slowly(body) : body, options)
+  }
+
+  get(key: string, options?: GetOptions): AsyncIterable<Buffer> {
+    return this.inner.get(key, options)
+  }
+
+  size(key: string, options?: Options): Promise<number | undefined> {
+    return this.inner.size(key, options)
+  }
+
+  list(prefix: string, options?: Options): AsyncIterable<StoredObject> {
+    return this.inner.list(prefix, options)
+  }
+
+  delete(key: string): Promise<void> {
+    return this.inner.delete(key)
+  }
+
+  private async *slowly(body: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    let count = 0
+    for await (const chunk of body) {
+      yield chunk
+      // The header, and then a block of rows.
+      if (++count !== 2) continue
+      this.stand()
+      await this.gate
+      if (this.every_ms !== undefined) await sleep(this.every_ms)
+    }
   }
 }

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
-import { takeBase } from '../../src/backup/base-backup.ts'
+import { type BaseBackupOptions, takeBase } from '../../src/backup/base-backup.ts'
 import {
   type CaptureSessionOptions,
   captureContinuously,
@@ -30,7 +30,7 @@ export interface TestArchive extends AsyncDisposable {
   readonly source: string
   /** The same archive, seen from another server: a standby that has taken over. */
   at(url: string): TestArchive
-  base(): Promise<BaseManifest>
+  base(options?: Partial<BaseBackupOptions>): Promise<BaseManifest>
   catchUp(options?: Partial<CaptureSessionOptions>): Promise<void>
   /** Captures until the returned function is called. */
   capture(options?: Partial<CaptureSessionOptions>): () => Promise<void>
@@ -75,8 +75,10 @@ function archiveAt(url: string, place: Place): TestArchive {
     repository,
     source,
     at: (other) => archiveAt(other, place),
-    base: async () =>
-      takeBase(conninfo, repository, await requireTimeline(repository, source), { jobs: 2, lockTimeout_ms: 10_000 }),
+    base: async (options) => {
+      const timeline = await requireTimeline(repository, source)
+      return takeBase(conninfo, repository, timeline, { jobs: 2, lockTimeout_ms: 10_000, ...options })
+    },
     catchUp: async (options) => {
       await captureUpToNow(conninfo, repository, source, { ...quick, stop: new AbortController().signal, ...options })
     },

@@ -1,0 +1,84 @@
+import { randomBytes } from 'node:crypto'
+import type pg from 'pg'
+import { assert } from '../base/assert.ts'
+import { abandonBase, objectsOf, readManifest, readManifests } from '../repository/base.ts'
+import {
+  type BegunBase,
+  listBegun,
+  readStoredTables,
+  removeObjects,
+  type StoredTable,
+} from '../repository/base-progress.ts'
+import type { Repository } from '../repository/repository.ts'
+import type { Timeline } from '../repository/timeline.ts'
+
+/** The base that a process works at, alone. */
+export interface ClaimedBase {
+  readonly id: string
+  readonly started: Date
+  /** What an interrupted process has stored of it; undefined when it is a new one. */
+  readonly stored: readonly StoredTable[] | undefined
+  /** Others, whose processes are gone, and that are of no use any more. */
+  readonly dead: readonly BegunBase[]
+}
+
+/**
+ * Takes over the base that was interrupted last, or begins one. Whoever takes a base holds an advisory lock of its name
+ * in the source, for as long as the session lives that also ends the base; so when the lock is to be had, nobody is at
+ * work at it. (A process that has lost the session and does not know yet cannot end the base either: what takes its
+ * objects away puts a mark in its manifest's place first.)
+ *
+ * An interrupted base is of use if its timeline is the current one, so that the stream reaches from its snapshots to
+ * now, and if no base was completed since: retention keeps the stream for those that are.
+ */
+export async function claimBase(
+  leader: pg.Client,
+  repository: Repository,
+  timeline: Timeline,
+  signal: AbortSignal | undefined,
+): Promise<ClaimedBase> {
+  const { source } = timeline
+  const completed = (await readManifests(repository, source, signal))
+    .filter((base) => base.timeline === timeline.id)
+    .map((base) => Date.parse(base.started))
+  const newest = Math.max(...completed, Number.NEGATIVE_INFINITY)
+  const dead: BegunBase[] = []
+  let useful: BegunBase | undefined
+  for (const base of (await listBegun(repository, source, signal)).toReversed()) {
+    const { beginning } = base
+    // Of another server or database the lock there would have to be asked.
+    const isOurs =
+      beginning.systemIdentifier === timeline.systemIdentifier && beginning.database === timeline.database.oid
+    if (!isOurs || !(await tryLock(leader, source, base.id))) continue
+    const isUseful = beginning.timeline === timeline.id && Date.parse(beginning.started) > newest
+    if (useful === undefined && !base.isEnded && isUseful) useful = base
+    else dead.push(base)
+  }
+  if (useful !== undefined) {
+    const stored = await readStoredTables(repository, source, useful.id, signal)
+    return { id: useful.id, started: new Date(useful.beginning.started), stored, dead }
+  }
+  const started = new Date()
+  const id = `${started.toISOString().replace(/[-:]|\.\d+/g, '')}-${randomBytes(3).toString('hex')}`
+  assert(await tryLock(leader, source, id), 'nobody else has drawn this name')
+  return { id, started, stored: undefined, dead }
+}
+
+/** Held until the session ends. */
+async function tryLock(client: pg.Client, source: string, id: string): Promise<boolean> {
+  const { rows } = await client.query<{ held: boolean }>(
+    'SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext($1), pg_catalog.hashtext($2)) AS held',
+    ['walback base', `${source}/${id}`],
+  )
+  return rows[0]?.held === true
+}
+
+/** Removes what is left of bases that nobody works at: all of those that are not complete, and notes of those that are. */
+export async function removeDead(repository: Repository, source: string, dead: readonly BegunBase[]): Promise<void> {
+  for (const { id, isEnded } of dead) {
+    if (!isEnded) await abandonBase(repository, source, id)
+    const manifest = await readManifest(repository, source, id)
+    const kept = new Set(manifest === undefined ? [] : objectsOf(manifest))
+    await removeObjects(repository, source, id, (key) => kept.has(key))
+  }
+}
