@@ -123,6 +123,9 @@ it('take what changed between the snapshots in its new form, and need no new sta
   expect(base.tables.map(({ name }) => name)).toContain('moved_a')
   for (const name of ['scratch', 'names'])
     expect(base.tables.find((table) => table.name === name)).not.toHaveProperty('snapshot')
-  await sql(url, 'insert into late values (2); update moving_c set n = n - 1 where id > 100; delete from moving_d where id > 100')
+  await sql(
+    url,
+    'insert into late values (2); update moving_c set n = n - 1 where id > 100; delete from moving_d where id > 100',
+  )
   await proveEqual(archive, url)
 })
