@@ -188,9 +188,9 @@ export class SlowRows implements Storage {
     })
   }
 
-  /** Lets what stands go on; `every`: and what comes later stand still for two seconds each. */
+  /** Lets what stands go on; `every`: and what comes later stand still for half a second each. */
   release(which?: 'every'): void {
-    if (which === 'every') this.every_ms = 2000
+    if (which === 'every') this.every_ms = 500
     this.letGo()
   }
 
