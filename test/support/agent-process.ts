@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { waitFor } from '../../src/base/abort.ts'
+import type { StoreFaults } from './flaky.ts'
 
 export interface AgentSetting {
   readonly url: string
@@ -13,6 +14,8 @@ export interface AgentSetting {
   readonly heartbeat_ms: number
   /** How often it says how much memory it has. */
   readonly memory_ms?: number
+  /** Makes its store flap. */
+  readonly storeFaults?: StoreFaults
 }
 
 export interface AgentLine {
