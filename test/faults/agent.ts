@@ -17,10 +17,10 @@ process.stdin.on('end', () => process.exit(99)).resume()
 
 const { url, repository, source, memory_ms, storeFaults, ...stream } = setting
 const log = pino({ level: 'debug', base: null }, pino.destination({ fd: 1, sync: true }))
-// SIGUSR2 stalls the store, and lets it work again.
-const store = new StallingStorage(
-  storeFaults ? new FlakyStorage(openStorage(repository), storeFaults) : openStorage(repository),
-)
+// SIGUSR2 stalls the store, and lets it work again; SIGHUP mends one that flaps.
+const flaky = new FlakyStorage(openStorage(repository), storeFaults ?? { seed: 0, rate: 0, stall_ms: 0 })
+const store = new StallingStorage(flaky)
+process.on('SIGHUP', () => flaky.mend())
 process.on('SIGUSR2', () => {
   const isStalled = store.mode !== 'well'
   if (isStalled) store.release()

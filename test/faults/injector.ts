@@ -45,11 +45,18 @@ export class Injector implements AsyncDisposable {
 
   async begin({ store }: Round): Promise<void> {
     this.agent = this.start(store)
-    // From here on signals are heard, and there is something to interrupt.
-    await waitFor(async () => this.isUp() || this.agent?.ended !== undefined || undefined, {
-      timeout_ms: 60_000,
-      interval_ms: 20,
-    })
+    await isUp(this.agent)
+  }
+
+  /** Waits until the agent has stored something since the last injection, or the time is up. */
+  async stored(timeout_ms: number): Promise<boolean> {
+    const known = this.agent
+    const before = countStored(known)
+    const isBack = async (): Promise<true | undefined> => {
+      this.replaceIfGone()
+      return countStored(this.agent) > (this.agent === known ? before : 0) || undefined
+    }
+    return (await waitFor(isBack, { timeout_ms, interval_ms: 20 })) === true
   }
 
   async inject(injection: Injection): Promise<void> {
@@ -124,10 +131,6 @@ export class Injector implements AsyncDisposable {
     this.agent = this.start(undefined)
   }
 
-  private isUp(): boolean {
-    return (this.agent?.lines.length ?? 0) > 0
-  }
-
   private runBeside(work: Promise<void>): void {
     work.catch(() => undefined)
     this.beside.push(work)
@@ -171,7 +174,7 @@ export class Injector implements AsyncDisposable {
   /** SIGUSR2 to an agent that does not listen yet would end it. */
   private async hangStore(for_ms: number): Promise<void> {
     const agent = this.agent
-    if (agent === undefined || !this.isUp()) return void this.said.push('nobody to hang')
+    if (agent === undefined || agent.lines.length === 0) return void this.said.push('nobody to hang')
     agent.signal('SIGUSR2')
     await sleep(for_ms)
     agent.signal('SIGUSR2')
@@ -179,6 +182,7 @@ export class Injector implements AsyncDisposable {
 
   private async secondAgent(for_ms: number, by: AgentEnd): Promise<void> {
     const agent = this.start(undefined)
+    await isUp(agent)
     await sleep(for_ms)
     if (agent.ended === undefined) await this.endAgent(agent, by)
     else expect(passing, lastLines(agent)).toContain(agent.ended)
@@ -191,9 +195,14 @@ export class Injector implements AsyncDisposable {
     const child = spawn(process.execPath, ['--import', 'tsx', 'cli/main.ts', 'backup', '--full', ...place], { cwd })
     let output = ''
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk))
+    let hasBegun = false
+    child.stderr.once('data', () => {
+      hasBegun = true
+    })
     const gone = new Promise<number | string>((resolve) =>
       child.on('close', (code, signal) => resolve(code ?? signal ?? 'unknown')),
     )
+    await Promise.race([gone, waitFor(async () => hasBegun || undefined, { timeout_ms: 30_000, interval_ms: 20 })])
     await Promise.race([gone, sleep(killed_ms)])
     child.kill('SIGKILL')
     const ended = await gone
@@ -201,23 +210,27 @@ export class Injector implements AsyncDisposable {
     this.said.push(`base ${ended}`)
   }
 
-  /** The agent stores again what comes now, without anybody's help. */
+  /** Once the store is sound, the agent stores again what comes now, without anybody's help. */
   private async recovered(): Promise<void> {
-    const known = this.agent
-    const before = stored(known)
-    const isBack = async (): Promise<true | undefined> => {
-      this.replaceIfGone()
-      return stored(this.agent) > (this.agent === known ? before : 0) || undefined
-    }
+    this.replaceIfGone()
+    if (this.agent) await isUp(this.agent)
+    this.agent?.signal('SIGHUP')
     const begun = performance.now()
-    const back = await waitFor(isBack, { timeout_ms: 150_000, interval_ms: 50 })
+    const back = await this.stored(150_000)
     expect(back, this.agent && lastLines(this.agent)).toBe(true)
     this.said.push(`recovered in ${Math.round(performance.now() - begun)} ms`)
   }
 }
 
-const stored = (agent: AgentProcess | undefined): number =>
+const countStored = (agent: AgentProcess | undefined): number =>
   agent?.lines.filter(({ msg }) => msg === 'segment stored').length ?? 0
+
+/** It has said something, so that signals are heard, or has ended. */
+const isUp = (agent: AgentProcess): Promise<true | undefined> =>
+  waitFor(async () => agent.lines.length > 0 || agent.ended !== undefined || undefined, {
+    timeout_ms: 60_000,
+    interval_ms: 20,
+  })
 
 const lastLines = (agent: AgentProcess): string =>
   agent.lines

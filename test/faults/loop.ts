@@ -81,7 +81,8 @@ async function runRound({ source, archive, base, proxy }: LoopScene, round: Roun
   const injector = new Injector({ server: source.server, archive, proxy })
   try {
     await injector.begin(round)
-    for (const { wait_ms, injection } of round.steps) {
+    for (const { streams, wait_ms, injection } of round.steps) {
+      if (streams) await injector.stored(8000)
       await sleep(wait_ms)
       await injector.inject(injection)
     }

@@ -21,16 +21,27 @@ export interface Round {
   readonly seed: number
   /** How the store is of the agent that the round begins with. */
   readonly store: StoreFaults | undefined
-  readonly steps: readonly { readonly wait_ms: number; readonly injection: Injection }[]
+  readonly steps: readonly Step[]
   /** Whether the agent has to find its way back, and store, before the round ends. */
   readonly recovers: boolean
   readonly end: AgentEnd
 }
 
+export interface Step {
+  /** Whether it waits, for some seconds at most, until the agent has stored something since the step before. */
+  readonly streams: boolean
+  readonly wait_ms: number
+  readonly injection: Injection
+}
+
 export function drawRound(seed: number): Round {
   const random = new Random(seed)
   const count = random.int(3, 6)
-  const steps = Array.from({ length: count }, () => ({ wait_ms: random.int(0, 1500), injection: draw(random) }))
+  const steps = Array.from({ length: count }, () => ({
+    streams: random.chance(0.6),
+    wait_ms: random.int(0, 1000),
+    injection: draw(random),
+  }))
   return { seed, store: drawStore(random), steps, recovers: random.chance(0.4), end: drawEnd(random) }
 }
 
@@ -68,9 +79,9 @@ function draw(random: Random): Injection {
     case 'store hangs':
       return { kind, for_ms: random.int(500, 4000) }
     case 'second agent':
-      return { kind, for_ms: random.int(1500, 5000), by: drawEnd(random) }
+      return { kind, for_ms: random.int(0, 4000), by: drawEnd(random) }
     case 'base':
-      return { kind, killed_ms: random.int(1500, 6000) }
+      return { kind, killed_ms: random.int(0, 2500) }
   }
 }
 
@@ -84,9 +95,9 @@ function drawStore(random: Random): StoreFaults | undefined {
 
 /** The round in one line, for the log. */
 export function describeRound({ seed, store, steps, recovers, end }: Round): string {
-  const said = steps.map(({ wait_ms, injection: { kind, ...facts } }) => {
+  const said = steps.map(({ streams, wait_ms, injection: { kind, ...facts } }) => {
     const details = Object.values(facts).map(inWords).join(' ')
-    return `+${wait_ms} ms ${kind}${details === '' ? '' : ` (${details})`}`
+    return `${streams ? 'stored' : ''}+${wait_ms} ms ${kind}${details === '' ? '' : ` (${details})`}`
   })
   const ends = `${recovers ? 'recovers, ' : ''}ends by ${end}`
   return [`round ${seed}: agent with ${inWords(store)}`, ...said, ends].join('; ')

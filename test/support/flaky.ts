@@ -21,12 +21,18 @@ export class FlakyStorage implements Storage {
   private readonly inner: Storage
   private readonly faults: StoreFaults
   private readonly random: Random
+  private isSound = false
 
   constructor(inner: Storage, faults: StoreFaults) {
     this.inner = inner
     this.url = inner.url
     this.faults = faults
     this.random = new Random(faults.seed)
+  }
+
+  /** Nothing goes wrong from now on. */
+  mend(): void {
+    this.isSound = true
   }
 
   async put(key: string, body: Buffer | AsyncIterable<Buffer>, options?: PutOptions): Promise<boolean> {
@@ -64,7 +70,7 @@ export class FlakyStorage implements Storage {
   /** Draws how a call goes: throws, waits, or gives what throws once it is done. */
   private async fate(what: string, options: Options | undefined): Promise<() => void> {
     const { rate, stall_ms } = this.faults
-    const goesWrong = this.random.chance(rate)
+    const goesWrong = this.random.chance(rate) && !this.isSound
     const kind = this.random.int(0, 2)
     const time_ms = this.random.int(0, stall_ms)
     if (goesWrong && kind === 0) throw storeIsAway(what)
