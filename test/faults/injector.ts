@@ -116,7 +116,7 @@ export class Injector implements AsyncDisposable {
 
   private start(storeFaults: StoreFaults | undefined): AgentProcess {
     const { archive, proxy } = this.players
-    const stream = { segmentBytes: 128 << 10, segmentAge_ms: 100, heartbeat_ms: 1000 }
+    const stream = { segmentBytes: 128 << 10, segmentAge_ms: 100, heartbeat_ms: 1000, controlPatience_ms: 10_000 }
     const place = { url: proxy.url, repository: archive.folder, source: archive.source }
     const agent = startAgent({ ...place, ...stream, ...(storeFaults ? { storeFaults } : {}) })
     this.agents.push(agent)

@@ -12,6 +12,7 @@ export interface AgentSetting {
   readonly segmentBytes: number
   readonly segmentAge_ms: number
   readonly heartbeat_ms: number
+  readonly controlPatience_ms?: number
   /** How often it says how much memory it has. */
   readonly memory_ms?: number
   /** Makes its store flap. */
