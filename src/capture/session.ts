@@ -1,5 +1,5 @@
 import { WalbackError } from '../base/errors.ts'
-import type { Lsn } from '../model/lsn.ts'
+import { formatLsn, type Lsn } from '../model/lsn.ts'
 import { type Conninfo, describeConninfo } from '../postgres/conninfo.ts'
 import { ReplicationStream } from '../postgres/replication.ts'
 import { explainSessionFailure } from '../postgres/replication-failure.ts'
@@ -160,6 +160,11 @@ async function captureOnce(
   })
   // Again, now that the slot is ours and nobody else can move it; nothing has been confirmed yet but the archive's end.
   const held = await control.ask((client) => readSlot(client, timeline.slot))
+  // Whoever had the slot until now may have stored more, or mended what was damaged, since the archive's end was read.
+  if (damaged.length > 0 || (held?.confirmedFlushLsn ?? head.end) > head.end) {
+    const now = (await readSoundHead(repository, timeline, options.stop)).head
+    if (now.end !== head.end) throw overtaken(source, now.end)
+  }
   checkContinuity(facts, held, timeline, head)
   if (!held?.active && !stream.hasEnded) throw twoServers(conninfo)
   // The server still has the log of what is damaged at the archive's end: it comes again, under the same keys.
@@ -190,6 +195,13 @@ async function captureOnce(
     over.abort()
   }
 }
+
+/** No gap, although the slot stands past what was taken for the archive's end. */
+const overtaken = (source: string, end: Lsn): WalbackError =>
+  new WalbackError('locked', `another walback has captured ${source} meanwhile, up to ${formatLsn(end)}`, {
+    hint: 'run it again: it goes on from there',
+    retryable: true,
+  })
 
 /** Each connection takes the first host that answers; in a failover that may be another one a moment later. */
 const twoServers = (conninfo: Conninfo): WalbackError =>

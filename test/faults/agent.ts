@@ -7,6 +7,7 @@ import { Repository } from '../../src/repository/repository.ts'
 import { openStorage } from '../../src/storage/open.ts'
 import type { AgentSetting } from '../support/agent-process.ts'
 import { StallingStorage } from '../support/faults.ts'
+import { FlakyStorage } from '../support/flaky.ts'
 
 const setting = JSON.parse(process.argv[2] ?? '') as AgentSetting
 const stop = new AbortController()
@@ -14,10 +15,12 @@ process.on('SIGTERM', () => stop.abort(new WalbackError('interrupted', 'interrup
 // The test's end of this pipe closes with the test, however that ends.
 process.stdin.on('end', () => process.exit(99)).resume()
 
-const { url, repository, source, memory_ms, backup = {}, ...stream } = setting
+const { url, repository, source, memory_ms, storeFaults, backup = {}, ...stream } = setting
 const log = pino({ level: 'debug', base: null }, pino.destination({ fd: 1, sync: true }))
-// SIGUSR2 stalls the store, and lets it work again.
-const store = new StallingStorage(openStorage(repository))
+// SIGUSR2 stalls the store, and lets it work again; SIGHUP mends one that flaps.
+const flaky = new FlakyStorage(openStorage(repository), storeFaults ?? { seed: 0, rate: 0, stall_ms: 0 })
+const store = new StallingStorage(flaky)
+process.on('SIGHUP', () => flaky.mend())
 process.on('SIGUSR2', () => {
   const isStalled = store.mode !== 'well'
   if (isStalled) store.release()

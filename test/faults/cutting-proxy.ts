@@ -17,6 +17,8 @@ export class CuttingProxy implements AsyncDisposable {
    * has forgotten.
    */
   swallows: ((way: Way, purpose: Purpose, connection: number) => boolean) | undefined
+  /** How long each piece takes to be passed on, in ms; what comes after it on the same way waits. */
+  delay_ms = 0
   /** Asked before each connection is made to the server. */
   beforeConnect: ((n: number) => Promise<void>) | undefined
   /** Connections that have been made, which are counted from 0. */
@@ -79,9 +81,7 @@ export class CuttingProxy implements AsyncDisposable {
     const forward = (chunk: Buffer): void => {
       // The first thing that a client sends is what it is for.
       purpose ??= chunk.includes('replication\0database') ? 'stream' : 'session'
-      if (swallows('to server') || upstream.write(chunk)) return
-      client.pause()
-      upstream.once('drain', () => client.resume())
+      if (!swallows('to server')) this.pass(chunk, client, upstream)
     }
     for (const chunk of held) forward(chunk)
     client.on('data', forward)
@@ -92,10 +92,17 @@ export class CuttingProxy implements AsyncDisposable {
         this.cuts++
         upstream.destroy()
         client.destroy()
-      } else if (!client.write(chunk)) {
-        upstream.pause()
-        client.once('drain', () => upstream.resume())
-      }
+      } else this.pass(chunk, upstream, client)
     })
+  }
+
+  private pass(chunk: Buffer, from: Socket, to: Socket): void {
+    const write = (): void => {
+      if (to.write(chunk)) from.resume()
+      else to.once('drain', () => from.resume())
+    }
+    from.pause()
+    if (this.delay_ms > 0) setTimeout(write, this.delay_ms)
+    else write()
   }
 }

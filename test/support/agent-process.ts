@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { waitFor } from '../../src/base/abort.ts'
+import type { StoreFaults } from './flaky.ts'
 
 export interface AgentSetting {
   readonly url: string
@@ -11,9 +12,12 @@ export interface AgentSetting {
   readonly segmentBytes: number
   readonly segmentAge_ms: number
   readonly heartbeat_ms: number
+  readonly controlPatience_ms?: number
   /** How often it says how much memory it has. */
   readonly memory_ms?: number
   readonly backup?: { readonly maxRate?: number; readonly maxSnapshotAge_ms?: number }
+  /** Makes its store flap. */
+  readonly storeFaults?: StoreFaults
 }
 
 export interface AgentLine {
