@@ -4,7 +4,7 @@ import { type Conninfo, describeConninfo } from '../postgres/conninfo.ts'
 import { ReplicationStream } from '../postgres/replication.ts'
 import { explainSessionFailure } from '../postgres/replication-failure.ts'
 import type { ServerHistory } from '../postgres/server-history.ts'
-import { readSlot, readSourceFacts } from '../postgres/source.ts'
+import { readSlot, readSourceFacts, type SourceFacts } from '../postgres/source.ts'
 import { readWalsender } from '../postgres/walsender.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
@@ -135,15 +135,9 @@ async function captureOnce(
   options: OnceOptions,
 ): Promise<'reached' | 'stopped' | 'draining'> {
   const timeline = await requireTimeline(repository, source)
-  const { facts, slot } = await control.ask(async (client) => ({
-    facts: await readSourceFacts(client),
-    slot: await readSlot(client, timeline.slot),
-  }))
+  const facts = await control.ask(readSourceFacts)
   checkPrerequisites(facts, { slotExists: true })
-  // The slot before the archive's end: an agent that is at work moves both, the archive first.
-  const { head, damaged } = await readSoundHead(repository, timeline, options.stop)
-  checkContinuity(facts, slot, timeline, head)
-  await control.ask((client) => checkOverlap(client, slot, timeline, head))
+  const { head, damaged } = await findContinuation({ control, repository, timeline, facts, signal: options.stop })
   const before = options.before
   const until = await before?.()
   let history: ServerHistory | undefined
@@ -194,6 +188,40 @@ async function captureOnce(
   } finally {
     over.abort()
   }
+}
+
+interface Continuing {
+  readonly control: Control
+  readonly repository: Repository
+  readonly timeline: Timeline
+  readonly facts: SourceFacts
+  readonly signal: AbortSignal
+}
+
+/** Where the archive ends, from which the slot goes on. A gap is believed if it is there while nothing moves. */
+async function findContinuation(continuing: Continuing): ReturnType<typeof readSoundHead> {
+  const { control, repository, timeline, facts, signal } = continuing
+  const look = async () => {
+    // The slot before the archive's end: an agent that is at work moves both, the archive first.
+    const slot = await control.ask((client) => readSlot(client, timeline.slot))
+    return { slot, ...(await readSoundHead(repository, timeline, signal)) }
+  }
+  const check = async ({ slot, head }: Awaited<ReturnType<typeof look>>): Promise<void> => {
+    checkContinuity(facts, slot, timeline, head)
+    await control.ask((client) => checkOverlap(client, slot, timeline, head))
+  }
+  const seen = await look()
+  try {
+    await check(seen)
+    return seen
+  } catch (error) {
+    if (!(error instanceof WalbackError) || error.code !== 'gap') throw error
+  }
+  const again = await look()
+  const hasMoved = again.head.end !== seen.head.end || again.slot?.confirmedFlushLsn !== seen.slot?.confirmedFlushLsn
+  if (hasMoved) throw overtaken(timeline.source, again.head.end)
+  await check(again)
+  return again
 }
 
 /** No gap, although the slot stands past what was taken for the archive's end. */
