@@ -176,7 +176,7 @@ describe('silence that is in order', () => {
     {
       await using capture = capturing(proxy, {}, slow)
       expect(await capture.started()).toBe(true)
-      await sql(url, `insert into hidden select 'x' from generate_series(1, 24)`)
+      await sql(url, `insert into hidden select 'x' from generate_series(1, 80)`)
       await sql(url, 'insert into t values (1)')
       let silent_ms = 0
       const isThere = async (): Promise<true | undefined> => {

@@ -138,7 +138,22 @@ describe.each(process.env.WALBACK_LONG ? ([14, 18] as const) : ([18] as const))(
         .map((entry) => join(entry.parentPath, entry.name))
       const kindOf = (file: string): string => file.slice(folder.length).replace(/\d+/g, 'N')
       const kinds = new Map(files.map((file) => [kindOf(file), file]))
+      const newest = files
+        .filter((file) => file.endsWith('.wbs'))
+        .sort()
+        .at(-1)
       const silent: string[] = []
+      // What is not needed may be damaged: then what was restored is right all the same.
+      const judge = async (failure: unknown, what: string): Promise<void> => {
+        if (failure instanceof Error) {
+          expect({ what, failure }).toMatchObject({ failure: { code: expect.any(String) } })
+          return
+        }
+        const golden = subject.moments[0]?.golden as never
+        const found = differences(golden, await fingerprint(target.url('damaged')), [...ourObjects, ...unordered])
+        if (found.length > 0) silent.push(`${what}: ${found.join('; ')}`)
+        await once(target.url(), 'drop database damaged')
+      }
       for (const [kind, file] of kinds) {
         const bytes = await readFile(file)
         for (const place of kind.endsWith('.json') ? [0.3, 0.6] : [0.02, 0.5, 0.99]) {
@@ -149,28 +164,16 @@ describe.each(process.env.WALBACK_LONG ? ([14, 18] as const) : ([18] as const))(
           const names = await databases()
           const failure = await subject.restoreInto(into('damaged')).catch((error: unknown) => error)
           await writeFile(file, bytes)
-          if (failure instanceof Error)
-            expect({ kind, failure }).toMatchObject({ failure: { code: expect.any(String) } })
-          else {
-            const found = differences(subject.moments[0]?.golden as never, await fingerprint(target.url('damaged')), [
-              ...ourObjects,
-              ...unordered,
-            ])
-            if (found.length > 0)
-              silent.push(`${kind} at ${at}: ${damaged.subarray(at - 40, at + 20)}: ${found.join('; ')}`)
-            await once(target.url(), 'drop database damaged')
-          }
+          await judge(failure, `${kind} at ${at}: ${damaged.subarray(at - 40, at + 20)}`)
           expect(await databases()).toEqual(names)
         }
+        // Without its newest segment a repository is what it was before that was stored, which nothing in it can tell.
+        if (file === newest) continue
         await rename(file, `${file}.gone`)
         const names = await databases()
         const failure = await subject.restoreInto(into('damaged')).catch((error: unknown) => error)
         await rename(`${file}.gone`, file)
-        if (failure instanceof Error) expect({ kind, failure }).toMatchObject({ failure: { code: expect.any(String) } })
-        else {
-          silent.push(`${kind} missing`)
-          await once(target.url(), 'drop database damaged')
-        }
+        await judge(failure, `${kind} missing`)
         expect(await databases()).toEqual(names)
       }
       expect(silent).toEqual([])
