@@ -1,6 +1,6 @@
 import type pg from 'pg'
 import { codeOf, messageOf } from '../base/errors.ts'
-import { eventTriggers } from '../postgres/ddl-capture-sql.ts'
+import { allFireAlwaysSql } from '../postgres/ddl-capture-sql.ts'
 import { tablesWithoutIdentitySql } from '../postgres/identity-sql.ts'
 import { setIdentityFullSql } from '../postgres/setup-sql.ts'
 import type { Ask } from './control.ts'
@@ -65,7 +65,7 @@ export class IdentityWatch {
 
 const quietSql = `SELECT pg_catalog.set_config('session_replication_role', 'replica', true)
   WHERE (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
-    AND (SELECT count(*) FROM pg_catalog.pg_event_trigger WHERE evtname LIKE 'walback\\_%' AND evtenabled = 'A') = ${eventTriggers.length}`
+    AND ${allFireAlwaysSql}`
 const rest_ms = 2000
 /** It takes at most a two-hundredth of one of the server's cores. */
 const restFactor = 200

@@ -3,7 +3,7 @@ import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
 import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
 import { formatLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
-import { eventTriggers } from '../postgres/ddl-capture-sql.ts'
+import { allFireAlwaysSql } from '../postgres/ddl-capture-sql.ts'
 import { publishableTablesSql, tablesWithoutIdentitySql } from '../postgres/identity-sql.ts'
 import type { ServerHistory } from '../postgres/server-history.ts'
 import {
@@ -333,12 +333,10 @@ async function publicationSteps(
 }
 
 async function hasTriggers(client: pg.Client, choice: TriggerChoice): Promise<boolean> {
-  const { rows } = await client.query<{ comment: string | null; enabled: string }>(
-    `SELECT pg_catalog.obj_description(pg_catalog.to_regnamespace('walback'), 'pg_namespace') AS comment,
-       (SELECT count(*)::text FROM pg_catalog.pg_event_trigger WHERE evtname = ANY ($1) AND evtenabled = 'A') AS enabled`,
-    [eventTriggers],
+  const { rows } = await client.query<{ comment: string | null; fire: boolean }>(
+    `SELECT pg_catalog.obj_description(pg_catalog.to_regnamespace('walback'), 'pg_namespace') AS comment, ${allFireAlwaysSql} AS fire`,
   )
-  return rows[0]?.comment === schemaComment(triggersStamp(choice)) && rows[0].enabled === String(eventTriggers.length)
+  return rows[0]?.comment === schemaComment(triggersStamp(choice)) && rows[0].fire
 }
 
 /** Each step is a transaction of its own that gives up soon on a lock, so that no queue forms behind it. */

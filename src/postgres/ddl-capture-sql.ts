@@ -379,6 +379,10 @@ ALTER EVENT TRIGGER walback_rewrite ENABLE ALWAYS;`
 
 export const eventTriggers = ['walback_1_who', 'walback_2_command', 'walback_dropped', 'walback_rewrite'] as const
 
+/** Whether all of them are there and fire in every session, a replica's too. */
+export const allFireAlwaysSql = `(SELECT count(*) FROM pg_catalog.pg_event_trigger
+  WHERE evtname IN (${eventTriggers.map((name) => `'${name}'`).join(', ')}) AND evtenabled = 'A') = ${eventTriggers.length}`
+
 /** Everything but `walback.describe` and `walback.keep_identities`, which it calls. */
 export const ddlCaptureSql = (runAs: RunAs): string =>
   [
