@@ -13,6 +13,7 @@ import { beginTimeline } from '../src/repository/timeline.ts'
 import type { RestorePlan } from '../src/restore/plan.ts'
 import { readChanges } from '../src/restore/stream.ts'
 import { openStorage } from '../src/storage/open.ts'
+import { timelineDetails } from '../test/repository/timeline-details.ts'
 import { S3Proxy } from '../test/storage/s3-proxy.ts'
 
 process.env['AWS_ACCESS_KEY_ID'] = 'test'
@@ -22,22 +23,7 @@ const [count = 2000, latency_ms = 20, bytes = 4096] = process.argv.slice(2).map(
 
 await using proxy = await S3Proxy.start()
 const repository = await Repository.create(openStorage(proxy.newBucket()))
-const timeline = await beginTimeline(repository, {
-  source: 'app',
-  systemIdentifier: '1',
-  database: { name: 'app', oid: 5 },
-  slot: 's',
-  publications: ['p'],
-  replicaIdentity: 'full',
-  allTables: true,
-  ddl: 'none',
-  insertsOnly: [],
-  encoding: 'UTF8',
-  serverVersion: 180000,
-  start: '0/100',
-  xid: '700',
-  snapshot: '700:700:',
-})
+const timeline = await beginTimeline(repository, timelineDetails)
 const writer = new SegmentWriter(repository, timeline, { end: parseLsn('0/100'), sha256: null, xid: fullXid(700n) })
 for (let n = 1; n <= count; n++) {
   // A record that the reader passes over: its length, its position, and a message of no known kind.

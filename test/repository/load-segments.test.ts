@@ -11,6 +11,7 @@ import { listSegments, SegmentWriter } from '../../src/repository/segments.ts'
 import { beginTimeline } from '../../src/repository/timeline.ts'
 import type { GetOptions, ObjectSource } from '../../src/storage/storage.ts'
 import { MemoryStorage } from './memory-storage.ts'
+import { timelineDetails } from './timeline-details.ts'
 
 /** A store some way off, which counts what is asked of it at a time. */
 class FarStorage extends MemoryStorage {
@@ -33,22 +34,7 @@ class FarStorage extends MemoryStorage {
 test('a chain is fetched several segments at a time, each in one request, and read in order', async () => {
   const storage = new FarStorage()
   const repository = await Repository.create(storage)
-  const timeline = await beginTimeline(repository, {
-    source: 'app',
-    systemIdentifier: '1',
-    database: { name: 'app', oid: 5 },
-    slot: 's',
-    publications: ['p'],
-    replicaIdentity: 'full',
-    allTables: true,
-    ddl: 'none',
-    insertsOnly: [],
-    encoding: 'UTF8',
-    serverVersion: 180000,
-    start: '0/100',
-    xid: '700',
-    snapshot: '700:700:',
-  })
+  const timeline = await beginTimeline(repository, timelineDetails)
   const writer = new SegmentWriter(repository, timeline, { end: lsn(0x100n), sha256: null, xid: fullXid(700n) })
   for (let n = 0; n < 100; n++) {
     if (n === 50)

@@ -11,23 +11,8 @@ import { beginTimeline, currentTimeline, readTimelines, type Timeline } from '..
 import { StallingStorage } from '../support/faults.ts'
 import { readSegments } from '../support/segments.ts'
 import { MemoryStorage } from './memory-storage.ts'
+import { timelineDetails } from './timeline-details.ts'
 
-const details = {
-  source: 'app',
-  systemIdentifier: '1',
-  database: { name: 'app', oid: 5 },
-  slot: 's',
-  publications: ['p'],
-  replicaIdentity: 'full' as const,
-  allTables: true,
-  ddl: 'triggers' as const,
-  insertsOnly: [],
-  encoding: 'UTF8',
-  serverVersion: 180000,
-  start: '0/100',
-  xid: '700',
-  snapshot: '700:700:',
-}
 const now = micros(0n)
 const head = (end: bigint): Head => ({ end: lsn(end), sha256: null, xid: fullXid(700n) })
 const content = (end: bigint): SegmentContent => ({
@@ -45,7 +30,7 @@ describe('segments of a timeline', () => {
   beforeEach(async () => {
     storage = new MemoryStorage()
     repository = await Repository.create(storage)
-    timeline = await beginTimeline(repository, details)
+    timeline = await beginTimeline(repository, timelineDetails)
   })
 
   const write = async (...ends: bigint[]): Promise<SegmentWriter> => {
@@ -176,12 +161,15 @@ describe('timelines', () => {
   test('are numbered as they are begun, one at a time', async () => {
     const repository = await Repository.create(new MemoryStorage())
     expect(await currentTimeline(repository, 'app')).toBeUndefined()
-    await beginTimeline(repository, details)
+    await beginTimeline(repository, timelineDetails)
     const parent = { timeline: '00000001', end: '0/300', reason: 'the slot was lost' }
-    await beginTimeline(repository, { ...details, start: '0/900', parent })
+    await beginTimeline(repository, { ...timelineDetails, start: '0/900', parent })
     expect((await readTimelines(repository, 'app')).map(({ id }) => id)).toEqual(['00000001', '00000002'])
     expect(await currentTimeline(repository, 'app')).toMatchObject({ id: '00000002', parent })
-    const racing = await Promise.allSettled([beginTimeline(repository, details), beginTimeline(repository, details)])
+    const racing = await Promise.allSettled([
+      beginTimeline(repository, timelineDetails),
+      beginTimeline(repository, timelineDetails),
+    ])
     expect(racing.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected'])
     expect(await readTimelines(repository, 'app')).toHaveLength(3)
   })
@@ -211,7 +199,7 @@ describe('a repository', () => {
   test('knows its sources', async () => {
     const repository = await Repository.create(new MemoryStorage())
     expect(await repository.sources()).toEqual([])
-    for (const source of ['b', 'a', 'a-b']) await beginTimeline(repository, { ...details, source })
+    for (const source of ['b', 'a', 'a-b']) await beginTimeline(repository, { ...timelineDetails, source })
     expect(await repository.sources()).toEqual(['a-b', 'a', 'b'])
   })
 })
