@@ -6,7 +6,7 @@
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
@@ -32,6 +32,11 @@ const client = new pg.Client({ connectionString: url })
 client.on('error', () => undefined)
 await client.connect()
 await setUp(client, await Repository.create(openStorage(folder)), { source, replicaIdentity: 'full' })
+// Before the turns, since the agent would take it in the first of its own.
+run(process.execPath, [
+  ...['--import', 'tsx', 'cli/main.ts', '--db', url, '--repo', folder, '--source', source],
+  ...['backup', '--full'],
+])
 await client.query(`SELECT pg_create_logical_replication_slot('peer', 'pgoutput')`)
 
 const readers: Record<'agent' | 'pg_recvlogical', () => ChildProcess> = {
@@ -56,6 +61,14 @@ const readers: Record<'agent' | 'pg_recvlogical', () => ChildProcess> = {
 }
 const slots = { agent: `walback_${source}`, pg_recvlogical: 'peer' } as const
 
+/** Processor time that a process has used so far, of user and system (/proc/PID/stat, in ticks of 10 ms). */
+function cpuSeconds(pid: number | undefined): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / 100
+}
+
 /** Transactions a second while this one reads; its slot has caught up before, and is left with what it has then. */
 async function turn(who: keyof typeof readers): Promise<number> {
   const reader = readers[who]()
@@ -70,6 +83,7 @@ async function turn(who: keyof typeof readers): Promise<number> {
     if (performance.now() > limit) throw new Error(`${who} does not catch up`)
     await new Promise((resolve) => setTimeout(resolve, 500))
   }
+  const busy = cpuSeconds(reader.pid)
   const said = run('pgbench', [
     ...connection,
     '-n',
@@ -82,7 +96,8 @@ async function turn(who: keyof typeof readers): Promise<number> {
     'postgres',
   ])
   const tps = Number(/tps = ([\d.]+)/.exec(said)?.[1])
-  console.log(`${who.padEnd(15)}${tps.toFixed(0)} tps`)
+  const cpu = (cpuSeconds(reader.pid) - busy) / seconds
+  console.log(`${who.padEnd(15)}${tps.toFixed(0)} tps, ${(100 * cpu).toFixed(0)} % of a core`)
   reader.kill('SIGTERM')
   await once(reader, 'exit')
   return tps

@@ -59,6 +59,13 @@ export class ReplicationStream implements AsyncDisposable {
   private finished: Promise<void> = Promise.resolve()
   private timer: NodeJS.Timeout | undefined
   private isClosing = false
+  /** The queue has its fill: the socket is paused until it is read. */
+  private isFull = false
+  /** More comes than is worth gathering. */
+  private isBusy = false
+  private gathered_bytes = 0
+  private gatheredSince_ms = 0
+  private gathering: NodeJS.Timeout | undefined
   private confirmed: Lsn
   private received: Lsn
   private askedAt: Lsn = zeroLsn
@@ -132,6 +139,7 @@ export class ReplicationStream implements AsyncDisposable {
       this.heard_ms = performance.now()
       // Node reads into 64 KiB, however little comes: a queue of short reads would hold many times what it counts.
       const bytes = chunk.length < wholeRead_bytes ? Buffer.from(chunk) : chunk
+      this.gather(chunk.length)
       splitter.push(bytes, (type, body, whole, part) => {
         if (type === copyData) {
           if (part === 'whole' || part === 'first') this.take(body, part)
@@ -159,7 +167,8 @@ export class ReplicationStream implements AsyncDisposable {
     this.messages = []
     this.keepalive = undefined
     this.queuedBytes = 0
-    if (this.isPaused) {
+    if (this.isFull) {
+      this.isFull = false
       this.heard_ms = performance.now()
       this.connection.stream.resume()
     }
@@ -182,8 +191,9 @@ export class ReplicationStream implements AsyncDisposable {
     return this.outcome !== undefined
   }
 
+  /** Whether nothing is read because what was read before has not been taken. */
   get isPaused(): boolean {
-    return this.connection.stream.isPaused()
+    return this.isFull
   }
 
   /** The server's wal_sender_timeout: how long it bears our silence; 0 is for ever. */
@@ -209,6 +219,7 @@ export class ReplicationStream implements AsyncDisposable {
   /** Says goodbye, so that the server frees the slot at once; waits briefly for its answer. */
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.timer)
+    clearTimeout(this.gathering)
     this.isClosing = true
     if (!this.outcome && this.timer !== undefined) {
       this.sendStatus()
@@ -265,7 +276,28 @@ export class ReplicationStream implements AsyncDisposable {
 
   private queued(bytes: number): void {
     this.queuedBytes += bytes
-    if (this.queuedBytes > queueBytes) this.connection.stream.pause()
+    if (this.queuedBytes <= queueBytes) return
+    this.isFull = true
+    this.connection.stream.pause()
+  }
+
+  /**
+   * Small transactions come one by one, and to wake for each would take from the database's machine what its clients
+   * want. So a stream that brings little is read now and then; never so seldom that the socket's buffer could fill.
+   */
+  private gather(bytes: number): void {
+    this.gathered_bytes += bytes
+    const elapsed_ms = this.heard_ms - this.gatheredSince_ms
+    // Of a read that was full more is waiting.
+    if (this.isBusy ? elapsed_ms < busy_ms : bytes >= wholeRead_bytes) return
+    this.isBusy = this.gathered_bytes > littleBytesPerMs * elapsed_ms
+    this.gathered_bytes = 0
+    this.gatheredSince_ms = this.heard_ms
+    if (this.isBusy || this.isClosing) return
+    this.connection.stream.pause()
+    this.gathering = setTimeout(() => {
+      if (!this.isFull) this.connection.stream.resume()
+    }, gather_ms)
   }
 
   private replyRequested(walEnd: Lsn): void {
@@ -312,6 +344,8 @@ const queueBytes = 1 << 20
 /** Messages that are longer come in parts, which have at least so many bytes but for the last. */
 const [longMessage_bytes, part_bytes] = [1 << 20, 16 << 10]
 const wholeRead_bytes = 32 << 10
+/** How long a stream is left alone that brings little, what is little, and how long one that brings more counts as such. */
+const [gather_ms, littleBytesPerMs, busy_ms] = [20, 4 << 10, 200]
 const goodbye_ms = 2000
 const drainingRequests = 3
 // Far below half of the shortest wal_sender_timeout in use: a server at work that asks so often is not to be left.
