@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
-import { compressFrame, decompressFrame } from 'lz4-napi'
 import { assert } from '../base/assert.ts'
 import { WalbackError } from '../base/errors.ts'
+import { compressFrame, decompressFrame } from './lz4.ts'
 
 /**
  * Blocks: the unit of compression and of checking. A block is a head in a skippable LZ4 frame, which says what follows,

@@ -1,5 +1,4 @@
 import { createHash, type Hash, hash } from 'node:crypto'
-import { compressFrameSync, decompressFrameSync } from 'lz4-napi'
 import { assert } from '../base/assert.ts'
 import { WalbackError } from '../base/errors.ts'
 import {
@@ -12,6 +11,7 @@ import {
   parseBlockHead,
   skippableFrame,
 } from '../codec/block.ts'
+import { compressFrameSync, decompressFrameSync } from '../codec/lz4.ts'
 import { type ObjectSource, readAll, type Storage } from '../storage/storage.ts'
 import { ByteReader } from './byte-reader.ts'
 
