@@ -91,7 +91,7 @@ async function captureUntil(stop: AbortSignal, options: Running & Pick<Timeline,
     ...options,
     signal: stop,
     onUnseen: (change) => {
-      events.once('schema-unseen', {
+      events.once(change.kind === 'unpublished' ? 'rows-unseen' : 'schema-unseen', {
         severity: 'error',
         message: unseenInWords(change, policy),
         facts: { change: change.kind, ...spanOf(change) },
@@ -239,7 +239,9 @@ function unseenInWords({ kind }: UnseenChange, policy: UnseenChangePolicy): stri
   const what =
     kind === 'untold'
       ? 'UNSEEN CHANGE OF THE SCHEMA: the catalogs have changed, and the stream does not tell how'
-      : 'CHANGE OF THE SCHEMA NOT FOLLOWED: what it did is not fully in the stream'
+      : kind === 'unsure'
+        ? 'CHANGE OF THE SCHEMA NOT FOLLOWED: what it did is not fully in the stream'
+        : 'PUBLICATION ALTERED: what it left out is not in the stream'
   const then = policy === 'backup' ? 'a base backup follows' : 'take one with `walback backup --full`'
   return `${what}; later targets lack it, or are refused, until the next base (${then})`
 }

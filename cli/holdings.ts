@@ -57,7 +57,9 @@ export function windowLines(holdings: Holdings): string[] {
 function uncertainLine({ from, to, changes }: UncertainSpan, end: Point | undefined): string {
   const what = changes.every(({ kind }) => kind === 'unsure')
     ? 'a change of the schema is not fully in the stream'
-    : 'the schema was changed, and the stream does not tell how'
+    : changes.every(({ kind }) => kind === 'unpublished')
+      ? 'a publication was altered, and the stream may lack rows'
+      : 'the schema was changed, and the stream does not tell how'
   const until = to ?? end
   const mended = to ? '; a base mended it' : end ? '' : '; walback backup --full mends it'
   return `uncertain                 ${brief(from.time)} .. ${until ? brief(until.time) : 'now'}  (${what}${mended})`

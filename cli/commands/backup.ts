@@ -197,7 +197,9 @@ function unseenInWords([first, ...more]: readonly UnseenChange[]): string {
   const what =
     first.kind === 'untold'
       ? `the schema was changed between ${placeInWords(first.from)} and ${placeInWords(first.to)}, and the stream does not tell how`
-      : `a change of the schema at ${placeInWords(first.to)} is not fully in the stream`
+      : first.kind === 'unsure'
+        ? `a change of the schema at ${placeInWords(first.to)} is not fully in the stream`
+        : `a publication was altered between ${placeInWords(first.from)} and ${placeInWords(first.to)}, and the stream may lack rows`
   const others = more.length > 0 ? ` (and ${plural(more.length, 'more change')} since)` : ''
   return `${what}${others}: later targets lack it or are refused; record it with \`walback backup --full\``
 }

@@ -103,7 +103,8 @@ async function ask(
 function inWords({ out }: Context, holdings: Holdings, database: Database, isProtected: boolean): string {
   const open = openSpan(holdings)
   const word = isProtected ? out.paintData('protected', 'green') : out.paintData('NOT PROTECTED', 'red')
-  const but = open === undefined ? '' : `  ${out.paintData('SCHEMA CHANGED UNSEEN', 'yellow')}`
+  const what = open?.changes.every(({ kind }) => kind === 'unpublished') ? 'ROWS' : 'SCHEMA'
+  const but = open === undefined ? '' : `  ${out.paintData(`${what} CHANGED UNSEEN`, 'yellow')}`
   const lines = [
     `${out.paintData(holdings.source, 'bold')}  ${word}${but}`,
     ...windowLines(holdings).map((line) => `  ${line}`),

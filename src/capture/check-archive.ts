@@ -19,7 +19,7 @@ export interface Archive {
   /** The server's clock when the archive's end was seen; undefined where nothing is archived yet. */
   readonly time: Micros | undefined
   readonly lastBase: BaseManifest | undefined
-  /** Changes of the schema that the last base does not have, and of which the stream tells too little, or nothing. */
+  /** Changes that the last base does not have, and of which the stream tells too little, or nothing. */
   readonly unsure: readonly (DdlEntry & { readonly xid: string; readonly time: Micros })[]
   readonly untold: readonly UnseenChange[]
 }
@@ -63,7 +63,7 @@ export async function readArchive(
       }
     }
   }
-  const untold = unseen.since(lastBase).filter(({ kind }) => kind === 'untold')
+  const untold = unseen.since(lastBase).filter(({ kind }) => kind !== 'unsure')
   return { timeline, head, time, lastBase, unsure, untold }
 }
 
@@ -108,9 +108,13 @@ export function archiveFindings(
       }),
     )
   }
-  for (const { from, to } of untold) {
-    const why = `the schema was changed between ${formatTime(from.time)} and ${formatTime(to.time)}, and the stream does not tell how`
-    findings.push(finding('schema-unseen', 'warning', why, { object: `timeline ${timeline.id}`, hint: nextBase }))
+  for (const { kind, from, to } of untold) {
+    const between = `between ${formatTime(from.time)} and ${formatTime(to.time)}`
+    const [code, why] =
+      kind === 'unpublished'
+        ? (['rows-unseen', `a publication was altered ${between}, and the stream may lack rows`] as const)
+        : (['schema-unseen', `the schema was changed ${between}, and the stream does not tell how`] as const)
+    findings.push(finding(code, 'warning', why, { object: `timeline ${timeline.id}`, hint: nextBase }))
   }
   return findings
 }

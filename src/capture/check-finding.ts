@@ -40,6 +40,7 @@ export const findingCodes = [
   'canary',
   'ddl-unsure',
   'schema-unseen',
+  'rows-unseen',
   // Publications and the tables in them.
   'publication-missing',
   'publication-operations',

@@ -20,6 +20,7 @@ export const eventKinds = [
   'store-failing',
   'base-failed',
   'schema-unseen',
+  'rows-unseen',
 ] as const
 export type EventKind = (typeof eventKinds)[number]
 

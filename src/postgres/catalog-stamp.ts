@@ -14,8 +14,9 @@ import type pg from 'pg'
  * not. Nor does it depend on settings of the session: values are hashed as they are, and not as text, but for those
  * whose text is fixed. Other versions of the server, and of this file (`kind`), have other stamps.
  *
- * It reads `kind-definitions-triggers`. The last part is of the rows of our event triggers: it is another one whenever
- * somebody has disabled, enabled or replaced them, and what happened meanwhile may not be told.
+ * It reads `kind-definitions-triggers-publications`. The third part is of the rows of our event triggers: it is another
+ * one whenever somebody has disabled, enabled or replaced them, and what happened meanwhile may not be told. So is the
+ * last, of our publications: one that was altered may have left rows out, also if it is as it was again.
  */
 const kind = '1'
 
@@ -260,10 +261,15 @@ export async function catalogStampSql(client: pg.Client): Promise<string> {
       FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
       WHERE c.relnamespace NOT IN (SELECT oid FROM hidden) AND (c.relkind <> 'i' OR i.indisvalid))
     SELECT '${kind}-' || pg_catalog.md5(pg_catalog.string_agg(part, ' ' ORDER BY place)) || '-' || (
-      SELECT pg_catalog.left(pg_catalog.md5(coalesce(pg_catalog.string_agg(e.evtname || e.evtenabled::text || e.xmin::text, ' ' ORDER BY e.evtname), '')), 8)
-      FROM pg_catalog.pg_event_trigger e WHERE ${isOurs('e.evtname')}) FROM (
+      SELECT ${briefly(`e.evtname || e.evtenabled::text || e.xmin::text, ' ' ORDER BY e.evtname`)}
+      FROM pg_catalog.pg_event_trigger e WHERE ${isOurs('e.evtname')}) || '-' || (
+      SELECT ${briefly(`u.pubname || u.xmin::text, ' ' ORDER BY u.pubname`)}
+      FROM pg_catalog.pg_publication u WHERE ${isOurs('u.pubname')}) FROM (
       ${parts.map((part, place) => `SELECT ${place} AS place, (${part}) AS part`).join('\n      UNION ALL ')}) p`
 }
+
+const briefly = (aggregated: string): string =>
+  `pg_catalog.left(pg_catalog.md5(coalesce(pg_catalog.string_agg(${aggregated}), '')), 8)`
 
 /** The stamp as the session's snapshot sees it. */
 export async function readCatalogStamp(client: pg.Client): Promise<string> {

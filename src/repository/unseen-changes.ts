@@ -4,13 +4,13 @@ import { type Micros, micros } from '../model/time.ts'
 import type { BaseManifest } from './base.ts'
 import type { TransactionEntry } from './segment-format.ts'
 
-/** A change of the schema of which the stream tells nothing, or too little: a restore from an older base lacks it. */
+/** A change of which the stream tells nothing, or too little: a restore from an older base lacks it. */
 export interface UnseenChange {
   /**
    * `untold`: the catalogs have changed, and no transaction says so. `unsure`: a transaction says that what it did is
-   * not, or not fully, in the stream.
+   * not, or not fully, in the stream. `unpublished`: our publications were altered, so rows may be lost to the stream.
    */
-  readonly kind: 'untold' | 'unsure'
+  readonly kind: 'untold' | 'unsure' | 'unpublished'
   /** It happened after `from`, and by `to` it had: looks at the catalogs, or both the commit that is not followed. */
   readonly from: Place
   readonly to: Place
@@ -96,7 +96,9 @@ export class UnseenChanges {
     let earlier: Look | undefined
     for (const look of looks.slice(looks.findIndex((one) => one.base === base))) {
       if (look.stamp === undefined) continue
-      if (earlier && isOther(earlier.stamp, look.stamp) && !this.isExplained(earlier, look))
+      if (earlier && isOther(earlier.stamp, look.stamp, 'publications'))
+        changes.push({ kind: 'unpublished', from: earlier.from, to: look.to })
+      else if (earlier && isOther(earlier.stamp, look.stamp, 'definitions') && !this.isExplained(earlier, look))
         changes.push({ kind: 'untold', from: earlier.from, to: look.to })
       earlier = look
     }
@@ -146,13 +148,19 @@ export class UnseenChanges {
  */
 const stragglers = 1000
 
-/** A stamp is `kind-definitions-triggers`; those of different kinds, by different versions, say nothing of each other. */
-function partsOf(stamp: string | undefined): { kind?: string | undefined; definitions?: string; triggers?: string } {
-  const [kind, definitions = '', triggers = ''] = stamp?.split('-') ?? []
-  return { kind, definitions, triggers }
+type Stamp = Partial<Record<'kind' | 'definitions' | 'triggers' | 'publications', string | undefined>>
+
+/**
+ * A stamp is `kind-definitions-triggers-publications`, the last not in older ones; those of different kinds, by
+ * different versions, say nothing of each other.
+ */
+function partsOf(stamp: string | undefined): Stamp {
+  const [kind, definitions, triggers, publications] = stamp?.split('-') ?? []
+  return { kind, definitions, triggers, publications }
 }
 
-function isOther(a: string | undefined, b: string | undefined): boolean {
+function isOther(a: string | undefined, b: string | undefined, part: 'definitions' | 'publications'): boolean {
   const [before, after] = [partsOf(a), partsOf(b)]
-  return before.kind === after.kind && before.definitions !== after.definitions
+  if (before.kind !== after.kind || before[part] === undefined || after[part] === undefined) return false
+  return before[part] !== after[part]
 }

@@ -5,13 +5,15 @@ import type { Place, UnseenChange } from '../repository/unseen-changes.ts'
 import type { Cut } from './target.ts'
 
 /**
- * What a plan says of changes of the schema since its base of which the stream does not tell, each in a line; of those
+ * What a plan says of changes since its base of which the stream does not tell, each in a line; of those
  * that the target may come after. (Those that are told, but not followed, have lines of their own.)
  */
 export function unseenLines(changes: readonly UnseenChange[], target: RecoveryTarget, cut: Cut): string[] {
-  const past = changes.filter(({ kind, from }) => kind === 'untold' && isAfter(target, cut, from))
-  const lines = past.slice(0, shown).map(({ from, to }) => {
+  const past = changes.filter(({ kind, from }) => kind !== 'unsure' && isAfter(target, cut, from))
+  const lines = past.slice(0, shown).map(({ kind, from, to }) => {
     const between = `between ${inWords(from)} and ${inWords(to)}`
+    if (kind === 'unpublished')
+      return `ROWS MAY BE MISSING: a publication of walback's was altered ${between}, and what it left out until it was altered back is not in the stream; the base is older`
     const what = isAfter(target, cut, to)
       ? `UNSEEN CHANGE of the schema ${between}`
       : `PERHAPS AN UNSEEN CHANGE of the schema: one was made ${between}, and the target lies between`

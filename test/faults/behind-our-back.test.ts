@@ -8,6 +8,7 @@ import { setUp } from '../../src/capture/setup.ts'
 import { parseLsn } from '../../src/model/lsn.ts'
 import { resolveConninfo } from '../../src/postgres/conninfo.ts'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
+import { currentInsertLsn } from '../../src/postgres/source.ts'
 import { currentTimeline, readTimelines } from '../../src/repository/timeline.ts'
 import { type AgentProcess, startAgent } from '../support/agent-process.ts'
 import { differences, fingerprint } from '../support/fingerprint.ts'
@@ -192,6 +193,26 @@ describe.each(Object.entries(everyday))('a publication that is dropped (%s)', (_
     await add(url, 'on the new timeline')
     await expectLatest(archive, url)
   })
+})
+
+it('takes a base when a publication was altered and altered back, and says so of what lies between', async () => {
+  const { url, archive } = await source()
+  const agent = await agentOn(url, archive)
+  await add(url, 'before')
+  await sql(url, `alter publication walback_app set (publish = 'insert')`)
+  await sql(url, `update t set what = 'lost to the stream'`)
+  await agent.logged(/publication walback_app was changed/)
+  // The catalogs are read for at most a hundredth of the time.
+  await agent.logged(/^PUBLICATION ALTERED/, { timeout_ms: 120_000 })
+  const between = await withClient(url, currentInsertLsn)
+  await sql(url, `alter publication walback_app set (publish = 'insert, update, delete, truncate')`)
+  await add(url, 'after')
+  await agent.logged(/^base backup done$/, { timeout_ms: 120_000 })
+  await sql(url, `update t set what = what || ' and more' where what = 'after'`)
+  expect(await agent.stop()).toBe(0)
+  const plan = await archive.plan({ kind: 'lsn', lsn: between })
+  expect(plan.notRestored.join()).toMatch(/ROWS MAY BE MISSING: a publication/)
+  await expectLatest(archive, url)
 })
 
 it.each([

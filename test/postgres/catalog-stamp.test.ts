@@ -208,13 +208,26 @@ describe.each(majors)('the stamp of the catalogs on %i', (major) => {
     await run(`create function public.ours() returns event_trigger language plpgsql as $$ begin end $$`)
     await run('create event trigger walback_2_command on ddl_command_end execute function public.ours()')
     const before = await readWhole()
-    expect(before).toMatch(/^1-[0-9a-f]{32}-[0-9a-f]{8}$/)
+    expect(before).toMatch(/^1-[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}$/)
     await run('vacuum (full, freeze) pg_event_trigger; comment on event trigger walback_2_command is null')
     expect(await readWhole()).toBe(before)
     await run('alter event trigger walback_2_command disable; alter event trigger walback_2_command enable')
     const after = await readWhole()
     expect(after).not.toBe(before)
-    expect(after.split('-')[1]).toBe(before.split('-')[1])
+    expect(after.split('-')).toEqual(before.split('-').with(2, expect.any(String)))
+  })
+
+  it('tells that somebody has altered our publications, though they are as they were', async () => {
+    await run('create table listed (a int primary key); create publication walback_x for table listed')
+    const before = await readWhole()
+    await run('alter publication walback_x drop table listed; alter publication walback_x add table listed')
+    expect(await readWhole()).toBe(before)
+    await run(`alter publication walback_x set (publish = 'insert')`)
+    await run(`alter publication walback_x set (publish = 'insert, update, delete, truncate')`)
+    const after = await readWhole()
+    expect(after).not.toBe(before)
+    expect(after.split('-')).toEqual(before.split('-').with(3, expect.any(String)))
+    await run('drop publication walback_x; drop table listed')
   })
 
   it('is of its snapshot', async () => {

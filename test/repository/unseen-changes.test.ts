@@ -119,6 +119,13 @@ describe('a change of the schema', () => {
     expect(since([base(100, '10:10:', '1-a-x')], [beat(110, '10:10:', 'a-x'), beat(130, '12:12:', 'a-y')])).toEqual([])
   })
 
+  it('is one of rows where our publications were touched, also if they are as they were', () => {
+    const touched = [beat(110, '10:10:', 'a-x-p'), ddl(120, 11), beat(130, '12:12:', 'a-x-q')]
+    expect(since([base(100, '10:10:', '1-a-x-p')], touched)).toEqual(['unpublished 105..130'])
+    // Older stamps do not say.
+    expect(since([base(100, '10:10:', '1-a-x')], touched.slice(2))).toEqual([])
+  })
+
   it('concerns no base that has it', () => {
     const second = base(125, '12:12:', 'b')
     const entries = [beat(110, '10:10:', 'a'), ddl(112, 10, 'rows'), beat(120, '11:11:', 'a'), beat(130, '13:13:', 'b')]
