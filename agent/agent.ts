@@ -23,6 +23,7 @@ import {
 import { BaseKeeper } from './base-keeper.ts'
 import { waitForCalm } from './calm.ts'
 import { Events } from './events.ts'
+import { outlastStore } from './outlast.ts'
 import { SchemaWatch } from './schema-watch.ts'
 import { SlotGuard } from './slot-guard.ts'
 import { type StorePatience, StoreWatch } from './store-watch.ts'
@@ -57,8 +58,11 @@ export interface AgentPatience {
 export async function runAgent(given: AgentOptions): Promise<void> {
   const events = new Events(given.source, given.log, given.onEvent)
   using storage = new StoreWatch(given.repository.storage, events, given.patience?.store)
-  const options = { ...given, repository: await Repository.open(storage), events }
-  const { slot, replicaIdentity } = await requireTimeline(options.repository, options.source)
+  const { repository, slot, replicaIdentity } = await outlastStore(async () => {
+    const opened = await Repository.open(storage)
+    return { repository: opened, ...(await requireTimeline(opened, given.source)) }
+  }, given)
+  const options = { ...given, repository, events }
   const { guard, log, source, signal } = options
   const watch = guard && new SlotGuard({ ...options, guard, slot, interval_ms: options.patience?.guard_ms })
   watch?.begin()

@@ -24,9 +24,13 @@ interface Options {
 
 async function agent(context: Context, options: Options): Promise<undefined> {
   const conninfo = await context.requireConninfo()
-  const { repository, source } = await context.openSource()
   const { stream, backup, onUnseenChange, guard } = await context.settings()
-  const { runAgent } = await import('../../agent/agent.ts')
+  const [{ runAgent }, { outlastStore }] = await Promise.all([
+    import('../../agent/agent.ts'),
+    import('../../agent/outlast.ts'),
+  ])
+  const [log, { signal }] = [logger(context), context]
+  const { repository, source } = await outlastStore(() => context.openSource(), { log, signal })
   await runAgent({
     conninfo,
     repository,
@@ -35,8 +39,8 @@ async function agent(context: Context, options: Options): Promise<undefined> {
     backup,
     guard,
     onUnseenChange: options.onUnseenChange ?? onUnseenChange,
-    log: logger(context),
-    signal: context.signal,
+    log,
+    signal,
   })
 }
 
