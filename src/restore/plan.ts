@@ -5,6 +5,7 @@ import { parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import type { RecoveryTarget } from '../model/target.ts'
 import { formatTime, type Micros, micros } from '../model/time.ts'
 import { type BaseManifest, readManifests } from '../repository/base.ts'
+import { horizonFor, oldestSnapshot } from '../repository/reach.ts'
 import type { Repository } from '../repository/repository.ts'
 import { changesAnything, type SegmentSummary, type TransactionEntry } from '../repository/segment-format.ts'
 import {
@@ -19,7 +20,7 @@ import { readTimelines, type Timeline } from '../repository/timeline.ts'
 import { UnseenChanges } from '../repository/unseen-changes.ts'
 import { notRestored, type UnsureDdl } from './not-restored.ts'
 import { type SequencePosition, type SequenceSample, sequencePositions } from './sequences.ts'
-import { type Cut, CutSearch, horizonFor, isReachable, type Outside, searchFrom } from './target.ts'
+import { type Cut, CutSearch, isReachable, type Outside, searchFrom } from './target.ts'
 import { unseenLines } from './unseen-lines.ts'
 
 /** What a restore will do. Made without touching anything; a restore takes nothing but this and a destination. */
@@ -246,12 +247,6 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
   }
 }
 
-/** The first of the snapshots that tables of the base were read under, if there are others than its own. */
-function oldestSnapshot({ tables }: BaseManifest): Snapshot | undefined {
-  const snapshots = [...new Set(tables.flatMap(({ snapshot }) => snapshot ?? []))].map(parseSnapshot)
-  return snapshots.sort((a, b) => (a.xmin < b.xmin ? -1 : 1))[0]
-}
-
 /** The segments that hold transactions up to a position that the snapshot, which is the base's or an earlier one, may not see. */
 async function segmentsFor(
   snapshot: Snapshot,
@@ -284,6 +279,8 @@ async function segmentsFor(
     if (horizon !== undefined) break
   }
   const start = horizon ?? parseLsn(timeline.start)
+  const oldest = stored[0]?.start
+  if (horizon === undefined && oldest !== undefined && oldest > start) throw holeError({ from: start, to: oldest })
   return stored.filter((segment, place) => {
     const next = stored[place + 1]?.start
     return segment.start < end && (next === undefined || next > start)
