@@ -58,7 +58,7 @@ async function prune(context: Context, options: Options): Promise<undefined> {
   if (options.breakStaleLeases) await breakStale(context, repository, source)
   const isDry = options.dryRun === true || isExternal || !(context.flags.yes === true || context.isInteractive)
   if (isDry) {
-    const plan = await previewPrune(repository, source, policy, signal)
+    const plan = await previewPrune(repository, source, policy, { signal })
     out.data(inWords(context, plan, repository))
     if (isExternal) out.data(externalInWords(plan))
     else out.say('nothing was removed: this was a dry run. To remove it, add --yes')

@@ -36,7 +36,7 @@ export function standingOf(inventory: Inventory, base: BaseManifest): BaseStandi
   const run = stock.runs.findLast(({ start, end }) => start <= lsn && lsn <= end)
   if (run === undefined) {
     const end = stock.runs.at(-1)?.end ?? stock.start
-    if (lsn <= end && lsn !== stock.start) return broken('segments at its position are missing', true)
+    if (lsn <= end) return broken('segments at its position are missing', true)
     if (stock.isCurrent) return { kind: 'ahead', base }
     return broken('its timeline ended before the stream had come to it', false)
   }

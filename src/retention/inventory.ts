@@ -13,7 +13,7 @@ import {
 } from '../repository/layout.ts'
 import { type LeaseRecord, readLeases } from '../repository/lease.ts'
 import { type Pin, readPins } from '../repository/pins.ts'
-import { type Range, readPruned } from '../repository/pruned.ts'
+import { contains, type Range, readPruned } from '../repository/pruned.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { SegmentSummary, TransactionEntry } from '../repository/segment-format.ts'
 import { listSegments, readAhead, timeOf } from '../repository/segments.ts'
@@ -31,7 +31,7 @@ export interface StockSegment {
   readonly heartbeats: readonly Pick<TransactionEntry, 'heartbeat'>[]
 }
 
-/** An unbroken run of segments. */
+/** An unbroken run of segments; at a timeline's start it may have none. */
 export interface Run {
   readonly start: Lsn
   readonly end: Lsn
@@ -75,7 +75,7 @@ export interface Inventory {
 export async function readInventory(
   repository: Repository,
   source: string,
-  options: { readonly now?: Micros; readonly signal?: AbortSignal | undefined } = {},
+  options: { readonly now?: Micros | undefined; readonly signal?: AbortSignal | undefined } = {},
 ): Promise<Inventory> {
   const { signal, now = nowMicros() } = options
   const leases = await readLeases(repository, source, signal)
@@ -147,7 +147,11 @@ async function readStock(
     else if (part !== undefined) objects.push({ key, size_bytes, kind: 'part', start: part })
   }
   const pruned = await readPruned(repository, timeline, signal)
-  const runs: { start: Lsn; end: Lsn; segments: StockSegment[] }[] = []
+  const start = parseLsn(timeline.start)
+  // A base that was taken before anything was stored can be restored as well.
+  const runs: { start: Lsn; end: Lsn; segments: StockSegment[] }[] = contains(pruned, start)
+    ? []
+    : [{ start, end: start, segments: [] }]
   const stored = await listSegments(repository, timeline, signal)
   for await (const { summary } of readAhead(repository, stored, signal)) {
     if (summary === undefined) continue
@@ -157,7 +161,7 @@ async function readStock(
       last.end = summary.end
     } else runs.push({ start: summary.start, end: summary.end, segments: [stockOf(summary)] })
   }
-  return { timeline, isCurrent, start: parseLsn(timeline.start), runs, pruned, objects }
+  return { timeline, isCurrent, start, runs, pruned, objects }
 }
 
 function stockOf({ key, start, end, trailer }: SegmentSummary): StockSegment {

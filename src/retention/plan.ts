@@ -208,7 +208,7 @@ function verdictOf(inventory: Inventory, standing: BaseStanding, keeping: Keepin
     case 'ahead':
       return verdict(true, 'the stream has not reached it yet')
     case 'broken':
-      return standing.isKept
+      return standing.isKept || inventory.leases.some(({ reads }) => reads?.base === base.id)
         ? verdict(true, `cannot be restored (${standing.why}); left for you to look at`)
         : verdict(false, `cannot be restored: ${standing.why}`)
   }

@@ -1,6 +1,7 @@
 import { throwIfAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { forEachParallel } from '../base/parallel.ts'
+import type { Micros } from '../model/time.ts'
 import { abandonBase } from '../repository/base.ts'
 import { describeLease, Lease, type LeaseRecord, readLeases } from '../repository/lease.ts'
 import { contains, merged, writePruned } from '../repository/pruned.ts'
@@ -13,6 +14,8 @@ import type { Doomed } from './removal.ts'
 
 export interface PruneOptions {
   readonly signal?: AbortSignal | undefined
+  /** What a policy counts back from at the latest; the machine's clock if not given. */
+  readonly now?: Micros | undefined
   /** How often the lock is renewed; its default suits all but tests. */
   readonly lease_ms?: number
 }
@@ -29,9 +32,9 @@ export async function previewPrune(
   repository: Repository,
   source: string,
   policy: RetentionPolicy,
-  signal?: AbortSignal,
+  options: Pick<PruneOptions, 'now' | 'signal'> = {},
 ): Promise<PrunePlan> {
-  return planPrune(await readInventory(repository, source, { signal }), policy)
+  return planPrune(await readInventory(repository, source, options), policy)
 }
 
 /** A prune that has the source's lock from its plan to its end, so that what was shown is what is done. */
@@ -53,13 +56,13 @@ export class Prune implements AsyncDisposable {
     policy: RetentionPolicy,
     options: PruneOptions = {},
   ): Promise<Prune> {
-    const { signal, lease_ms } = options
+    const { lease_ms } = options
     const lock = await Lease.take(repository, source, {
       purpose: 'prune',
       ...(lease_ms === undefined ? {} : { interval_ms: lease_ms }),
     })
     try {
-      return new Prune(repository, lock, await previewPrune(repository, source, policy, signal))
+      return new Prune(repository, lock, await previewPrune(repository, source, policy, options))
     } catch (error) {
       await lock[Symbol.asyncDispose]()
       throw error
