@@ -20,6 +20,9 @@ export const eventKinds = [
   'store-failing',
   'base-failed',
   'schema-unseen',
+  /** Retention has removed something, or could not; the latter is cleared by the next prune that is done. */
+  'pruned',
+  'prune-failed',
 ] as const
 export type EventKind = (typeof eventKinds)[number]
 

@@ -123,6 +123,7 @@ export class Prune implements AsyncDisposable {
 }
 
 function isRead({ of }: Doomed, lease: LeaseRecord): boolean {
+  if (of === undefined) return false
   if ('base' in of) return lease.reads?.base === of.base
   const range = streamOf(lease)
   return lease.reads?.timeline === of.timeline && range !== undefined && contains(merged([range]), of.at)

@@ -8,8 +8,8 @@ import type { Inventory, TimelineStock } from './inventory.ts'
 export interface Doomed {
   readonly key: string
   readonly size_bytes: number
-  /** The base that it belongs to, or the place in a timeline's stream. */
-  readonly of: { readonly base: string } | { readonly timeline: string; readonly at: Lsn }
+  /** The base that it belongs to, or the place in a timeline's stream; undefined if nobody can have read its name. */
+  readonly of: { readonly base: string } | { readonly timeline: string; readonly at: Lsn } | undefined
 }
 
 /** What is removed, in this order: what names a thing goes before the thing. */
@@ -72,7 +72,10 @@ function doomedOf(
   const manifest = manifestKey(source, id)
   const progress = baseProgressPrefix(source, id)
   const isKept = needed.keptBases.has(id)
-  const doomed = [...objects].map(([key, size_bytes]): Doomed => ({ key, size_bytes, of: { base: id } }))
+  const doomed = [...objects].map(([key, size_bytes]): Doomed => {
+    const isRead = named === undefined || named.has(key)
+    return { key, size_bytes, of: isRead ? { base: id } : undefined }
+  })
   const names = doomed.filter(({ key }) => key.startsWith(progress))
   // Who says that a base is begun goes last of them.
   names.sort((a, b) => Number(a.key.endsWith('/begun.json')) - Number(b.key.endsWith('/begun.json')))
@@ -107,7 +110,7 @@ function doomedStream(
     const isLeft = kind === 'part' && known.get(start)?.has(key) === false
     if (!isGone && !isLeft) continue
     if (isLeft || (isGone && contains(stock.pruned, start))) leftovers++
-    data.push({ key, size_bytes, of: { timeline, at: start } })
+    data.push({ key, size_bytes, of: isLeft ? undefined : { timeline, at: start } })
   }
   // A segment names its parts.
   data.sort((a, b) => Number(a.key.endsWith('.wbp')) - Number(b.key.endsWith('.wbp')))
