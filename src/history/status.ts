@@ -175,11 +175,20 @@ export async function readHoldings(repository: Repository, source: string, signa
   let [count, raw_bytes, stored_bytes, transactions] = [0, 0, 0, 0]
   for (const timeline of timelines) {
     const own = bases.filter((base) => base.timeline === timeline.id)
-    const unseen = new UnseenChanges(own)
+    const removed = await readPruned(repository, timeline, signal)
+    let unseen = new UnseenChanges(own)
+    let start = parseLsn(timeline.start)
     const stored = await listSegments(repository, timeline, signal)
     const summaries: SegmentSummary[] = []
     for await (const { summary } of readAhead(repository, stored, signal)) {
       if (summary === undefined) continue
+      const before = summaries.at(-1)?.end ?? start
+      if (summary.start !== before && covers(removed, before, summary.start)) {
+        // What was removed may have told of a change: looks on both sides of it say nothing of each other.
+        uncertain.push(...uncertainSpans(within(own, start, before), before, unseen, true))
+        start = summary.start
+        unseen = new UnseenChanges(within(own, start))
+      }
       transactions += summary.trailer.transactions.length
       for (const entry of summary.trailer.transactions) {
         unseen.offer(entry)
@@ -188,8 +197,8 @@ export async function readHoldings(repository: Repository, source: string, signa
       summaries.push(withoutDetails(summary))
     }
     segments.set(timeline.id, summaries)
-    pruned.set(timeline.id, await readPruned(repository, timeline, signal))
-    uncertain.push(...uncertainSpans(own, summaries.at(-1)?.end ?? parseLsn(timeline.start), unseen))
+    pruned.set(timeline.id, removed)
+    uncertain.push(...uncertainSpans(within(own, start), summaries.at(-1)?.end ?? start, unseen))
     count += summaries.length
     // With the parts of transactions that span segments.
     for await (const { size_bytes } of repository.storage.list(segmentsPrefix(source, timeline.id), { signal }))
@@ -208,6 +217,9 @@ export async function readHoldings(repository: Repository, source: string, signa
     ...coverageOf(timelines, bases, segments, pruned),
   }
 }
+
+const within = (bases: readonly BaseManifest[], from: Lsn, to?: Lsn): BaseManifest[] =>
+  bases.filter(({ lsn }) => parseLsn(lsn) >= from && (to === undefined || parseLsn(lsn) <= to))
 
 /** Of a segment's transactions only the last and those with marks: an archive has millions. */
 function withoutDetails(segment: SegmentSummary): SegmentSummary {

@@ -199,7 +199,7 @@ export class MadeArchive {
 
   /** What interrupted work leaves: a part that no segment names, and objects of a base that nothing names. */
   async litter(): Promise<void> {
-    const start = this.segments.findLast(({ key }) => key.includes(this.timeline.id))?.start
+    const start = this.segments.findLast(({ key }) => key.includes(`/timelines/${this.timeline.id}/`))?.start
     if (start !== undefined)
       await this.storage.put(partKey(this.source, this.timeline.id, start, 'deadbeef', 0), Buffer.from('part'))
     await this.storage.put(`${basePrefix(this.source, this.name())}rows/1.00000.wbr`, Buffer.from('rows'))

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import { formatLsn, parseLsn } from '../../src/model/lsn.ts'
+import { readLog } from '../../src/history/log.ts'
+import { readHoldings } from '../../src/history/status.ts'
+import { formatLsn, parseLsn, zeroLsn } from '../../src/model/lsn.ts'
 import { micros } from '../../src/model/time.ts'
 import { basePrefix } from '../../src/repository/layout.ts'
 import { Lease } from '../../src/repository/lease.ts'
@@ -147,6 +149,48 @@ describe('a prune', () => {
     const later = await look(archive, { last: 1 })
     expect(later.unfinished).toMatchObject([{ begun: { id }, isKept: false }])
     expect(later.removal.givenUp).toEqual([id])
+  })
+
+  it('keeps the stream that an unfinished base needs, though bases since then are complete', async () => {
+    const archive = await MadeArchive.begin()
+    for (let n = 0; n < 12; n++) {
+      await archive.base()
+      await archive.segment({ commits: 2, hours: 8, heartbeat: 0 })
+    }
+    const snapshot = archive.currentSnapshot()
+    const id = await archive.unfinished()
+    for (let n = 0; n < 12; n++) {
+      await archive.segment({ commits: 2, hours: 8, heartbeat: 0 })
+      await archive.base()
+    }
+    await archive.segment({ commits: 2, hours: 8, heartbeat: 0 })
+    await using prune = await Prune.begin(archive.repository, 'app', { last: 1 }, { now: archive.now })
+    expect(prune.plan.unfinished).toMatchObject([{ begun: { id }, isKept: true }])
+    expect(prune.plan.removal.segments).toBeGreaterThan(8)
+    await prune.run()
+    const base = await archive.base({ earlier: [snapshot] })
+    await archive.segment({ commits: 1, hours: 1, heartbeat: 0 })
+    const plan = await planRestore(archive.repository, 'app', { kind: 'latest' })
+    expect(plan.base.id).toBe(base.id)
+    expect(plan.earlier.length).toBeGreaterThan(11)
+  })
+
+  it('tells what it removed from what was lost', async () => {
+    const archive = await tenDays()
+    await using prune = await Prune.begin(archive.repository, 'app', { window_ms: day_ms, daily: 4 })
+    await prune.run()
+    const { gaps, windows } = await readHoldings(archive.repository, 'app')
+    expect(windows).toHaveLength(4)
+    expect(gaps.map(({ isPruned }) => isPruned)).toEqual([true, true, true])
+    const between = archive.commits.find(({ end }) => end > parseLsn(archive.bases[7]?.lsn ?? '') + 0x100n)
+    await expect(
+      planRestore(archive.repository, 'app', { kind: 'lsn', lsn: between?.end ?? zeroLsn }),
+    ).rejects.toMatchObject({ code: 'outside_window', message: expect.stringContaining('has removed') })
+    expect((await readLog(archive.repository, 'app', { limit: 5, sort: 'time' })).transactions).toHaveLength(5)
+    // A segment that goes by another hand is lost.
+    const last = archive.segments.at(-3)
+    archive.storage.objects.delete(last?.key ?? '')
+    expect((await readHoldings(archive.repository, 'app')).gaps.at(-1)).toMatchObject({ isPruned: false })
   })
 
   it('keeps pins', async () => {
