@@ -72,7 +72,11 @@ export class MadeArchive {
     const step = (BigInt(Math.round(hours * 60)) * 60_000_000n) / BigInt(commits + 1)
     for (let n = 0; n < commits; n++) {
       this.now = micros(this.now + step)
-      transactions.push({ ...this.transaction(), counts: [[0, 1, 0, 0, 0]], ...(mark ? { marks: [mark] } : {}) })
+      transactions.push({
+        ...this.transaction(),
+        counts: [[0, 1, 0, 0, 0]],
+        ...(mark && n === 0 ? { marks: [mark] } : {}),
+      })
     }
     this.now = micros(this.now + step)
     if (heartbeat !== undefined) {
