@@ -24,6 +24,7 @@ import { BaseKeeper } from './base-keeper.ts'
 import { waitForCalm } from './calm.ts'
 import { Events } from './events.ts'
 import { outlastStore } from './outlast.ts'
+import { type PrunerOptions, pruneRegularly } from './pruner.ts'
 import { SchemaWatch } from './schema-watch.ts'
 import { SlotGuard } from './slot-guard.ts'
 import { type StorePatience, StoreWatch } from './store-watch.ts'
@@ -39,6 +40,8 @@ export interface AgentOptions {
   readonly onUnseenChange?: UnseenChangePolicy
   /** How much log the slot may keep, and what is done about it; it is not watched if not given. */
   readonly guard?: GuardSettings
+  /** What the agent prunes by, and how often; it does not if not given. */
+  readonly prune?: Pick<PrunerOptions, 'policy' | 'every_ms'> | undefined
   readonly log: Logger
   /** Hears of everything that somebody may have to act on; the log has it too. */
   readonly onEvent?: (event: WalbackEvent) => void
@@ -66,6 +69,9 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   const { guard, log, source, signal } = options
   const watch = guard && new SlotGuard({ ...options, guard, slot, interval_ms: options.patience?.guard_ms })
   watch?.begin()
+  const ended = new AbortController()
+  const pruning =
+    options.prune && pruneRegularly({ ...options, ...options.prune, signal: AbortSignal.any([signal, ended.signal]) })
   try {
     for (;;) {
       const release = watch?.release
@@ -80,6 +86,8 @@ export async function runAgent(given: AgentOptions): Promise<void> {
     }
   } finally {
     await watch?.close()
+    ended.abort()
+    await pruning
   }
   log.info({ source }, 'stopped')
 }

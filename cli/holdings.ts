@@ -4,9 +4,12 @@ import {
   formatLsn,
   formatTime,
   type Holdings,
+  type LeaseRecord,
   type MarkPoint,
   micros,
+  type Pin,
   type Point,
+  parseLsn,
   type UncertainSpan,
 } from '../src/index.ts'
 import { bytes, count, duration, table } from './format.ts'
@@ -47,7 +50,7 @@ export function windowLines(holdings: Holdings): string[] {
     const gap = gaps[index]
     if (gap)
       lines.push(
-        `gap                       ${brief(gap.from.time)} .. ${gap.to ? brief(gap.to.time) : 'now'}  (${gap.reason})`,
+        `${gap.isPruned ? 'pruned' : 'gap   '}                    ${brief(gap.from.time)} .. ${gap.to ? brief(gap.to.time) : 'now'}  (${gap.reason})`,
       )
   }
   return lines
@@ -67,7 +70,12 @@ function uncertainLine({ from, to, changes }: UncertainSpan, end: Point | undefi
 
 export const coverageJson = ({ windows, gaps, uncertain }: Holdings): Record<string, unknown> => ({
   windows: windows.map(({ timeline, from, to }) => ({ timeline, from: point(from), to: point(to) })),
-  gaps: gaps.map(({ from, to, reason }) => ({ from: point(from), to: to ? point(to) : null, reason })),
+  gaps: gaps.map(({ from, to, reason, isPruned }) => ({
+    from: point(from),
+    to: to ? point(to) : null,
+    reason,
+    pruned: isPruned,
+  })),
   uncertain: uncertain.map(({ timeline, from, to, changes }) => ({
     timeline,
     from: point(from),
@@ -97,8 +105,27 @@ export const markJson = (mark: MarkPoint): Record<string, unknown> => ({
   ...point(mark),
 })
 
+export const pinJson = (pin: Pin): Record<string, unknown> => ({
+  id: pin.id,
+  created: pin.created,
+  timeline: pin.timeline,
+  ...point({ lsn: parseLsn(pin.lsn), time: micros(BigInt(pin.time)) }),
+  base: pin.base,
+  mark: pin.mark,
+  note: pin.note,
+})
+
+export const leaseJson = (lease: LeaseRecord): Record<string, unknown> => ({
+  purpose: lease.purpose,
+  holder: lease.holder,
+  started: lease.started,
+  renewed: lease.renewed,
+  reads: lease.reads,
+})
+
 export const segmentsJson = ({ segments }: Holdings): Record<string, unknown> => ({
   count: segments.count,
+  raw_bytes: segments.raw_bytes,
   stored_bytes: segments.stored_bytes,
   transactions: segments.transactions,
 })

@@ -6,6 +6,9 @@ export const parseJobs = (text: string): number => wholeNumber(text, 1, 64)
 
 export const parseLimit = (text: string): number => wholeNumber(text, 1, 1_000_000)
 
+/** How many bases a rule of retention keeps. */
+export const parseBases = (text: string): number => wholeNumber(text, 1, 100_000)
+
 /** How long something may take, in milliseconds. */
 export function parseTimeout(text: string): number {
   const duration_ms = parseDuration(text)

@@ -1,7 +1,14 @@
 import { Option } from 'commander'
 import pino from 'pino'
 import { type UnseenChangePolicy, unseenChangePolicies } from '../../src/config.ts'
-import { formatTime, nowMicros } from '../../src/index.ts'
+import {
+  formatTime,
+  isEmptyPolicy,
+  nowMicros,
+  type RetentionPolicy,
+  type RetentionSettings,
+  WalbackError,
+} from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 
@@ -24,7 +31,7 @@ interface Options {
 
 async function agent(context: Context, options: Options): Promise<undefined> {
   const conninfo = await context.requireConninfo()
-  const { stream, backup, onUnseenChange, guard } = await context.settings()
+  const { stream, backup, onUnseenChange, guard, retention } = await context.settings()
   const [{ runAgent }, { outlastStore }] = await Promise.all([
     import('../../agent/agent.ts'),
     import('../../agent/outlast.ts'),
@@ -38,9 +45,23 @@ async function agent(context: Context, options: Options): Promise<undefined> {
     stream,
     backup,
     guard,
+    prune: pruningBy(retention),
     onUnseenChange: options.onUnseenChange ?? onUnseenChange,
     log,
     signal,
+  })
+}
+
+/** With `mode: external` a rule of the store removes, and not the agent. */
+function pruningBy({
+  policy,
+  mode,
+  pruneEvery_ms,
+}: RetentionSettings): { policy: RetentionPolicy; every_ms: number } | undefined {
+  if (pruneEvery_ms === undefined || mode === 'external') return undefined
+  if (!isEmptyPolicy(policy)) return { policy, every_ms: pruneEvery_ms }
+  throw new WalbackError('usage', 'retention.prune_every is set, and nothing says what is to be kept', {
+    hint: 'add window, last, within, daily, weekly, monthly or yearly to retention',
   })
 }
 

@@ -8,6 +8,8 @@ import { addInit } from './init.ts'
 import { addList } from './list.ts'
 import { addLog } from './log.ts'
 import { addMark } from './mark.ts'
+import { addPins } from './pin.ts'
+import { addPrune } from './prune.ts'
 import { addRestore } from './restore.ts'
 import { addStatus } from './status.ts'
 import { addUninstall } from './uninstall.ts'
@@ -24,6 +26,8 @@ export const commands: readonly AddCommand[] = [
   addLog,
   addMark,
   addRestore,
+  addPrune,
+  addPins,
   addUninstall,
   addDemo,
 ]

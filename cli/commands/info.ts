@@ -1,13 +1,25 @@
-import { type BaseManifest, formatTime, nearest, readHoldings, WalbackError } from '../../src/index.ts'
+import {
+  type BaseManifest,
+  describeLease,
+  formatTime,
+  type Holdings,
+  type LeaseRecord,
+  nearest,
+  type Pin,
+  readHoldings,
+  readLeases,
+  readPins,
+  WalbackError,
+} from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, count, duration, plural, printable, table } from '../format.ts'
-import { baseJson, baseTime, coverageJson, duration_ms, windowLines } from '../holdings.ts'
+import { baseJson, baseTime, coverageJson, duration_ms, leaseJson, pinJson, windowLines } from '../holdings.ts'
 
 export const addInfo: AddCommand = (program, bind) => {
   program
     .command('info')
-    .description('one base backup: when, what, how large')
+    .description('sizes, pins and leases, and one base backup: when, what, how large')
     .argument('[base]', 'its id, or latest', 'latest')
     .action(bind(info))
 }
@@ -17,7 +29,9 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
   const { repository, source } = await context.openSource()
   const holdings = await readHoldings(repository, source, signal)
   const base = choose(holdings.bases, id)
+  const [pins, leases] = [await readPins(repository, source, signal), await readLeases(repository, source, signal)]
   out.data(`${windowLines(holdings).join('\n')}\n`)
+  out.data(table(repositoryRows(holdings, pins, leases)))
   out.data(describe(base))
   const rows = base.tables.map((one) => [
     printable(`${one.schema}.${one.name}`),
@@ -29,6 +43,12 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
     source,
     repository: repository.storage.url,
     ...coverageJson(holdings),
+    stored_bytes: {
+      bases: holdings.bases.reduce((sum, one) => sum + one.stored_bytes, 0),
+      segments: holdings.segments.stored_bytes,
+    },
+    pins: pins.map(pinJson),
+    leases: leases.map(leaseJson),
     base: {
       ...baseJson(base),
       database: base.database.name,
@@ -47,6 +67,32 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
     },
   })
 }
+
+/** What lies in the repository besides this base, and who holds some of it. */
+function repositoryRows(holdings: Holdings, pins: readonly Pin[], leases: readonly LeaseRecord[]): string[][] {
+  const { bases, segments } = holdings
+  const [raw, stored] = [sum(bases.map((one) => one.raw_bytes)), sum(bases.map((one) => one.stored_bytes))]
+  return [
+    ['bases', `${plural(bases.length, 'base')}, ${bytes(raw)} of rows, ${bytes(stored)} stored${ratio(raw, stored)}`],
+    [
+      'segments',
+      `${plural(segments.count, 'segment')}, ${bytes(segments.raw_bytes)} of stream, ${bytes(segments.stored_bytes)} stored${ratio(segments.raw_bytes, segments.stored_bytes)}`,
+    ],
+    [
+      'pins',
+      pins.length === 0
+        ? 'none'
+        : pins.map(({ id, note }) => printable(note === null ? id : `${id} (${note})`)).join(', '),
+    ],
+    ['leases', leases.length === 0 ? 'none' : leases.map(describeLease).join('; ')],
+  ]
+}
+
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0)
+
+/** `, 4.8 to 1`; nothing to say of nothing. */
+const ratio = (raw: number, stored: number): string =>
+  raw === 0 || stored === 0 ? '' : `, ${(raw / stored).toFixed(1)} to 1`
 
 function choose(bases: readonly BaseManifest[], id: string): BaseManifest {
   const base = id === 'latest' ? bases.at(-1) : bases.find((candidate) => candidate.id === id)
@@ -72,7 +118,10 @@ function describe(base: BaseManifest): string {
       'database',
       `${printable(base.database.name)}, PostgreSQL ${Math.floor(base.serverVersion / 10_000)}.${base.serverVersion % 10_000}, ${base.database.encoding}`,
     ],
-    ['size', `${bytes(base.raw_bytes)} of rows, ${bytes(base.stored_bytes)} stored`],
+    [
+      'size',
+      `${bytes(base.raw_bytes)} of rows, ${bytes(base.stored_bytes)} stored${ratio(base.raw_bytes, base.stored_bytes)}`,
+    ],
     [
       'holds',
       `${plural(base.tables.length, 'table')}, ${plural(base.sequences.length, 'sequence')}, ${plural(base.largeObjects.objects.length, 'large object')}`,

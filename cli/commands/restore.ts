@@ -261,7 +261,7 @@ function tell({ out }: Context, report: RestoreReport, { conninfo, database }: D
   out.say(
     `proven: ${plural(report.proven.rows, 'row')} of ${plural(report.proven.tables, 'table')} were read again and are what the archive says`,
   )
-  for (const note of report.roles.notes) out.say(printable(note))
+  for (const note of [...report.roles.notes, ...report.notes]) out.say(printable(note))
   out.say(`look:   psql '${url}'`)
   out.line({ type: 'summary', schema_version: 1, ...report, url })
   return report.warnings.length > 0 ? 3 : 0

@@ -3,6 +3,7 @@ import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
 import type { Micros } from '../model/time.ts'
 import { type BaseManifest, readManifests } from '../repository/base.ts'
 import { segmentsPrefix } from '../repository/layout.ts'
+import { covers, type Range, readPruned } from '../repository/pruned.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
 import { listSegments, readAhead, timeOf } from '../repository/segments.ts'
@@ -29,6 +30,8 @@ export interface Gap {
   readonly from: Point
   readonly to: Point | undefined
   readonly reason: string
+  /** Retention has removed what was there: nothing was lost. */
+  readonly isPruned: boolean
 }
 
 export interface Coverage {
@@ -43,6 +46,7 @@ interface Run {
   readonly segments: readonly SegmentSummary[]
   /** Why it does not carry on the run before it. */
   readonly reason: string | undefined
+  readonly isPruned: boolean
 }
 
 /**
@@ -53,35 +57,42 @@ export function coverageOf(
   timelines: readonly Timeline[],
   manifests: readonly BaseManifest[],
   segments: ReadonlyMap<string, readonly SegmentSummary[]>,
+  pruned: ReadonlyMap<string, readonly Range[]> = new Map(),
 ): Coverage {
   const windows: Window[] = []
   const gaps: Gap[] = []
-  let reason: string | undefined
+  let cause: Pick<Gap, 'reason' | 'isPruned'> | undefined
   for (const timeline of timelines) {
-    for (const run of runsOf(timeline, segments.get(timeline.id) ?? [])) {
-      reason = run.reason ?? reason
+    for (const run of runsOf(timeline, segments.get(timeline.id) ?? [], pruned.get(timeline.id) ?? [])) {
+      const { reason, isPruned } = run
+      if (reason !== undefined) cause = { reason, isPruned }
       const window = windowOf(run, manifests)
       if (window === undefined) continue
       const last = windows.at(-1)
-      if (last) gaps.push({ from: last.to, to: window.from, reason: reason ?? 'the stream was broken' })
+      if (last) gaps.push({ from: last.to, to: window.from, ...(cause ?? broken) })
       windows.push(window)
-      reason = undefined
+      cause = undefined
     }
   }
   const last = windows.at(-1)
-  if (last && reason !== undefined) gaps.push({ from: last.to, to: undefined, reason })
+  if (last && cause !== undefined) gaps.push({ from: last.to, to: undefined, ...cause })
   return { windows, gaps }
 }
 
-function runsOf(timeline: Timeline, segments: readonly SegmentSummary[]): Run[] {
-  const runs: { timeline: Timeline; start: Lsn; segments: SegmentSummary[]; reason: string | undefined }[] = [
-    { timeline, start: parseLsn(timeline.start), segments: [], reason: timeline.parent?.reason },
+const broken = { reason: 'the stream was broken', isPruned: false }
+
+function runsOf(timeline: Timeline, segments: readonly SegmentSummary[], pruned: readonly Range[]): Run[] {
+  const runs: (Run & { segments: SegmentSummary[] })[] = [
+    { timeline, start: parseLsn(timeline.start), segments: [], reason: timeline.parent?.reason, isPruned: false },
   ]
   let end = parseLsn(timeline.start)
   for (const segment of segments) {
     if (segment.start !== end) {
-      const reason = `segments are missing between ${formatLsn(end)} and ${formatLsn(segment.start)}`
-      runs.push({ timeline, start: segment.start, segments: [], reason })
+      const isPruned = covers(pruned, end, segment.start)
+      const reason = isPruned
+        ? 'removed by walback prune'
+        : `segments are missing between ${formatLsn(end)} and ${formatLsn(segment.start)}`
+      runs.push({ timeline, start: segment.start, segments: [], reason, isPruned })
     }
     runs.at(-1)?.segments.push(segment)
     end = segment.end
@@ -145,7 +156,13 @@ export interface Holdings extends Coverage {
   readonly uncertain: readonly UncertainSpan[]
   /** Where the archive of the last timeline ends, with the server's clock then. */
   readonly end: Point | undefined
-  readonly segments: { readonly count: number; readonly stored_bytes: number; readonly transactions: number }
+  readonly segments: {
+    readonly count: number
+    /** Of the transactions in the stream, before compression. */
+    readonly raw_bytes: number
+    readonly stored_bytes: number
+    readonly transactions: number
+  }
 }
 
 /** Reads manifests and trailers, no rows. A segment that is missing or damaged shows as a gap, not as a failure. */
@@ -153,21 +170,35 @@ export async function readHoldings(repository: Repository, source: string, signa
   const timelines = await readTimelines(repository, source, signal)
   const bases = await readManifests(repository, source, signal)
   const segments = new Map<string, SegmentSummary[]>()
+  const pruned = new Map<string, readonly Range[]>()
   const uncertain: UncertainSpan[] = []
-  let [count, stored_bytes, transactions] = [0, 0, 0]
+  let [count, raw_bytes, stored_bytes, transactions] = [0, 0, 0, 0]
   for (const timeline of timelines) {
     const own = bases.filter((base) => base.timeline === timeline.id)
-    const unseen = new UnseenChanges(own)
+    const removed = await readPruned(repository, timeline, signal)
+    let unseen = new UnseenChanges(own)
+    let start = parseLsn(timeline.start)
     const stored = await listSegments(repository, timeline, signal)
     const summaries: SegmentSummary[] = []
     for await (const { summary } of readAhead(repository, stored, signal)) {
       if (summary === undefined) continue
+      const before = summaries.at(-1)?.end ?? start
+      if (summary.start !== before && covers(removed, before, summary.start)) {
+        // What was removed may have told of a change: looks on both sides of it say nothing of each other.
+        uncertain.push(...uncertainSpans(within(own, start, before), before, unseen, true))
+        start = summary.start
+        unseen = new UnseenChanges(within(own, start))
+      }
       transactions += summary.trailer.transactions.length
-      for (const entry of summary.trailer.transactions) unseen.offer(entry)
+      for (const entry of summary.trailer.transactions) {
+        unseen.offer(entry)
+        raw_bytes += entry.bytes
+      }
       summaries.push(withoutDetails(summary))
     }
     segments.set(timeline.id, summaries)
-    uncertain.push(...uncertainSpans(own, summaries.at(-1)?.end ?? parseLsn(timeline.start), unseen))
+    pruned.set(timeline.id, removed)
+    uncertain.push(...uncertainSpans(within(own, start), summaries.at(-1)?.end ?? start, unseen))
     count += summaries.length
     // With the parts of transactions that span segments.
     for await (const { size_bytes } of repository.storage.list(segmentsPrefix(source, timeline.id), { signal }))
@@ -182,10 +213,13 @@ export async function readHoldings(repository: Repository, source: string, signa
     marks: marksOf(timelines, segments),
     uncertain,
     end: newest === undefined ? undefined : { lsn: newest.end, time: timeOf(newest.trailer) },
-    segments: { count, stored_bytes, transactions },
-    ...coverageOf(timelines, bases, segments),
+    segments: { count, raw_bytes, stored_bytes, transactions },
+    ...coverageOf(timelines, bases, segments, pruned),
   }
 }
+
+const within = (bases: readonly BaseManifest[], from: Lsn, to?: Lsn): BaseManifest[] =>
+  bases.filter(({ lsn }) => parseLsn(lsn) >= from && (to === undefined || parseLsn(lsn) <= to))
 
 /** Of a segment's transactions only the last and those with marks: an archive has millions. */
 function withoutDetails(segment: SegmentSummary): SegmentSummary {

@@ -15,13 +15,23 @@ export interface UncertainSpan {
   readonly changes: readonly UnseenChange[]
 }
 
-/** `bases`: of one timeline, oldest first; those past the archive's end cannot be restored yet, and mend nothing. */
-export function uncertainSpans(bases: readonly BaseManifest[], end: Lsn, unseen: UnseenChanges): UncertainSpan[] {
+/**
+ * `bases`: of one timeline, oldest first; those past the archive's end cannot be restored yet, and mend nothing.
+ * `isCutOff`: what follows that end was removed, and the bases behind it say nothing of what was before.
+ */
+export function uncertainSpans(
+  bases: readonly BaseManifest[],
+  end: Lsn,
+  unseen: UnseenChanges,
+  isCutOff = false,
+): UncertainSpan[] {
   const restorable = bases.filter((base) => parseLsn(base.lsn) <= end)
   return restorable.flatMap((base, place): UncertainSpan[] => {
     const next = restorable[place + 1]
     const to = next && { lsn: parseLsn(next.lsn), time: timeOf(next) }
-    const changes = unseen.since(base).filter(({ from }) => to === undefined || from.lsn < to.lsn)
+    const changes = unseen
+      .since(base, isCutOff ? end : undefined)
+      .filter(({ from }) => to === undefined || from.lsn < to.lsn)
     return changes[0] ? [{ timeline: base.timeline, from: changes[0].from, to, changes }] : []
   })
 }

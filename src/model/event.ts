@@ -21,6 +21,9 @@ export const eventKinds = [
   'base-failed',
   'schema-unseen',
   'rows-unseen',
+  /** Retention has removed something, or could not; the latter is cleared by the next prune that is done. */
+  'pruned',
+  'prune-failed',
 ] as const
 export type EventKind = (typeof eventKinds)[number]
 

@@ -12,11 +12,17 @@ export const timelineKey = (source: string, timeline: string): string =>
   `${timelinePrefix(source, timeline)}timeline.json`
 export const segmentsPrefix = (source: string, timeline: string): string =>
   `${timelinePrefix(source, timeline)}segments/`
+/** What retention has removed of a timeline (repository/pruned.ts). */
+export const prunedPrefix = (source: string, timeline: string): string => `${timelinePrefix(source, timeline)}pruned/`
 export const basesPrefix = (source: string): string => `sources/${source}/bases/`
 export const basePrefix = (source: string, base: string): string => `${basesPrefix(source)}${base}/`
 export const manifestKey = (source: string, base: string): string => `${basePrefix(source, base)}manifest.json`
 /** What is done of a base that is being taken (repository/base-progress.ts). */
 export const baseProgressPrefix = (source: string, base: string): string => `${basePrefix(source, base)}progress/`
+/** Who reads or removes now, and whose word is not taken any more (repository/lease.ts). */
+export const leasesPrefix = (source: string): string => `sources/${source}/leases/`
+/** Recovery points that are kept for ever (repository/pins.ts). */
+export const pinsPrefix = (source: string): string => `sources/${source}/pins/`
 
 /** Segments are grouped by their position's upper half, that is by 4 GiB of log. */
 export function segmentKey(source: string, timeline: string, start: Lsn): string {
@@ -32,6 +38,12 @@ export function partKey(source: string, timeline: string, start: Lsn, attempt: s
 /** Where the segment under this key starts, or undefined for any other object. */
 export function segmentStart(key: string): Lsn | undefined {
   const match = /\/([0-9A-F]{16})\.wbs$/.exec(key)
+  return match?.[1] === undefined ? undefined : parseLsnKey(match[1])
+}
+
+/** Where the segment starts that the part under this key belongs to. */
+export function partStart(key: string): Lsn | undefined {
+  const match = /\/([0-9A-F]{16})\.[0-9a-f]{8}\.\d{6}\.wbp$/.exec(key)
   return match?.[1] === undefined ? undefined : parseLsnKey(match[1])
 }
 

@@ -7,7 +7,8 @@ import { type FullXid, fullXid } from '../model/snapshot.ts'
 import { type Micros, micros } from '../model/time.ts'
 import type { ObjectSource, Storage } from '../storage/storage.ts'
 import { ContainerWriter, readTrailer, readTrailerOf } from './container.ts'
-import { partKey, segmentKey, segmentStart, segmentsPrefix } from './layout.ts'
+import { partKey, partStart, segmentKey, segmentStart, segmentsPrefix } from './layout.ts'
+import { contains, covers, readPruned } from './pruned.ts'
 import type { Repository } from './repository.ts'
 import type { SegmentContent } from './segment-builder.ts'
 import {
@@ -188,19 +189,22 @@ export interface StoredSegment {
   readonly parts_bytes: number
 }
 
-/** The starts of all stored segments of a timeline, in order. */
+/** The starts of all stored segments of a timeline, in order; what is being removed is not among them. */
 export async function listSegments(
   repository: Repository,
   timeline: Timeline,
   signal?: AbortSignal,
 ): Promise<StoredSegment[]> {
   const found: StoredSegment[] = []
+  const pruned = await readPruned(repository, timeline, signal)
   // The parts of a segment are listed before it, since their keys go on where its key ends in `wbs`.
   let parts_bytes = 0
   for await (const { key, size_bytes } of repository.storage.list(segmentsPrefix(timeline.source, timeline.id), {
     signal,
   })) {
     const start = segmentStart(key)
+    const at = start ?? partStart(key)
+    if (at !== undefined && contains(pruned, at)) continue
     if (start === undefined) parts_bytes += size_bytes
     else {
       found.push({ key, start, size_bytes, parts_bytes })
@@ -236,6 +240,8 @@ export const readers = 32
 export interface Hole {
   readonly from: Lsn
   readonly to: Lsn
+  /** Retention has removed them. */
+  readonly isPruned?: boolean
 }
 
 export const holeError = ({ from, to }: Hole): WalbackError =>
@@ -251,7 +257,8 @@ export const holeError = ({ from, to }: Hole): WalbackError =>
 /**
  * The trailers of a timeline's segments that reach past `from`, in order, read ahead several at a time; none is kept
  * here. Each must begin where the one before ends, and have its parts: a segment that is missing or damaged is `corrupt`,
- * or, with `onHole`, told there before the next one is given; it is never passed over.
+ * or, with `onHole`, told there before the next one is given; it is never passed over. What was removed by intent is a
+ * hole as well, but no damage.
  */
 export async function* scanSegments(
   repository: Repository,
@@ -263,6 +270,7 @@ export async function* scanSegments(
   } = {},
 ): AsyncGenerator<SegmentSummary> {
   const stored = await listSegments(repository, timeline, options.signal)
+  const pruned = await readPruned(repository, timeline, options.signal)
   const { from, onHole } = options
   // The segment that holds `from` starts at or before it.
   const first =
@@ -279,9 +287,9 @@ export async function* scanSegments(
     broken = damage && segment
     if (summary === undefined) continue
     if (summary.start !== end) {
-      const hole = { from: end, to: summary.start }
-      if (onHole === undefined) throw holeError(hole)
-      onHole(hole)
+      const hole = { from: end, to: summary.start, isPruned: covers(pruned, end, summary.start) }
+      if (onHole === undefined && !hole.isPruned) throw holeError(hole)
+      onHole?.(hole)
     }
     end = summary.end
     yield summary

@@ -86,8 +86,11 @@ export class UnseenChanges {
     this.sorted = undefined
   }
 
-  /** What a restore from the base, which is one of those given, does not bring back; in the order of the stream. */
-  since(base: Base): UnseenChange[] {
+  /**
+   * What a restore from the base, which is one of those given, does not bring back; in the order of the stream. `end`:
+   * where the stream that was offered ends, if a base lies after it to which nothing leads.
+   */
+  since(base: Base, end?: Lsn): UnseenChange[] {
     const snapshot = parseSnapshot(base.snapshot)
     const changes: UnseenChange[] = this.told
       .filter(({ xid, unsure }) => unsure !== undefined && !isVisible(xid, snapshot))
@@ -95,7 +98,7 @@ export class UnseenChanges {
     const looks = this.inOrder()
     let earlier: Look | undefined
     for (const look of looks.slice(looks.findIndex((one) => one.base === base))) {
-      if (look.stamp === undefined) continue
+      if (look.stamp === undefined || (end !== undefined && look.from.lsn > end)) continue
       if (earlier && isOther(earlier.stamp, look.stamp, 'publications'))
         changes.push({ kind: 'unpublished', from: earlier.from, to: look.to })
       else if (earlier && isOther(earlier.stamp, look.stamp, 'definitions') && !this.isExplained(earlier, look))

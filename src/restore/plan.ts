@@ -5,6 +5,7 @@ import { parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import type { RecoveryTarget } from '../model/target.ts'
 import { formatTime, type Micros, micros } from '../model/time.ts'
 import { type BaseManifest, readManifests } from '../repository/base.ts'
+import { horizonFor, oldestSnapshot } from '../repository/reach.ts'
 import type { Repository } from '../repository/repository.ts'
 import { changesAnything, type SegmentSummary, type TransactionEntry } from '../repository/segment-format.ts'
 import {
@@ -19,7 +20,7 @@ import { readTimelines, type Timeline } from '../repository/timeline.ts'
 import { UnseenChanges } from '../repository/unseen-changes.ts'
 import { notRestored, type UnsureDdl } from './not-restored.ts'
 import { type SequencePosition, type SequenceSample, sequencePositions } from './sequences.ts'
-import { type Cut, CutSearch, horizonFor, isReachable, type Outside, searchFrom } from './target.ts'
+import { type Cut, CutSearch, isReachable, type Outside, searchFrom } from './target.ts'
 import { unseenLines } from './unseen-lines.ts'
 
 /** What a restore will do. Made without touching anything; a restore takes nothing but this and a destination. */
@@ -88,6 +89,8 @@ export async function planRestore(
 interface Found {
   /** Where the run begins. */
   readonly start: Lsn
+  /** Where it ends, if another follows. */
+  readonly cutOff?: Lsn
   readonly cut: Cut | Outside
   readonly window: Window | undefined
   readonly base: BaseManifest | undefined
@@ -116,9 +119,9 @@ async function search(
   let run = new RunSearch(parseLsn(timeline.start), bases, target)
   const scanned = scanSegments(repository, timeline, {
     ...(from ? { from: parseLsn(from.lsn) } : {}),
-    onHole: ({ to }) => {
-      runs.push(run.result())
-      run = new RunSearch(to, bases, target)
+    onHole: ({ to, isPruned = false }) => {
+      runs.push({ ...run.result(), cutOff: run.end })
+      run = new RunSearch(to, bases, target, isPruned)
     },
     signal,
   })
@@ -128,7 +131,9 @@ async function search(
 
 /** Finds a target, and the base that can be carried to it, in an unbroken run of segments. */
 class RunSearch {
+  end: Lsn
   private readonly start: Lsn
+  private readonly isAfterPruned: boolean
   private readonly bases: readonly BaseManifest[]
   private readonly cutSearch: CutSearch
   private readonly unseen: UnseenChanges
@@ -136,10 +141,11 @@ class RunSearch {
   private readonly unsure: UnsureDdl[] = []
   private readonly counts: { readonly lsn: Lsn; kept: number }[]
   private isBounded = false
-  private end: Lsn
   private last: TransactionEntry | undefined
 
-  constructor(start: Lsn, bases: readonly BaseManifest[], target: RecoveryTarget) {
+  /** `isAfterPruned`: what was before it was removed by intent. */
+  constructor(start: Lsn, bases: readonly BaseManifest[], target: RecoveryTarget, isAfterPruned = false) {
+    this.isAfterPruned = isAfterPruned
     this.start = start
     this.end = start
     this.bases = bases.filter((base) => parseLsn(base.lsn) >= start)
@@ -171,7 +177,7 @@ class RunSearch {
     const cut = this.cutSearch.result(end)
     const base = cut.kind === 'cut' ? bases.findLast((candidate) => isReachable(candidate, cut, end)) : undefined
     const kept = (after: Lsn): number => counts.find((count) => count.lsn === after)?.kept ?? 0
-    const window = windowOf(bases, end, this.last)
+    const window = windowOf(bases, end, this.last, this.isAfterPruned)
     return { start, cut, base, samples, isBounded, kept, unsure, unseen, window }
   }
 }
@@ -194,15 +200,21 @@ const unsureIn = ({ ddl = [], xid }: TransactionEntry): UnsureDdl[] =>
 interface Window {
   readonly from: { readonly lsn: Lsn; readonly time: Micros }
   readonly to: { readonly lsn: Lsn; readonly time: Micros }
+  readonly isAfterPruned: boolean
 }
 
 /** From the first base that the archive has passed, to the last commit. */
-function windowOf(bases: readonly BaseManifest[], end: Lsn, last: TransactionEntry | undefined): Window | undefined {
+function windowOf(
+  bases: readonly BaseManifest[],
+  end: Lsn,
+  last: TransactionEntry | undefined,
+  isAfterPruned: boolean,
+): Window | undefined {
   const first = bases.find((base) => parseLsn(base.lsn) <= end)
   if (first === undefined) return undefined
   const from = { lsn: parseLsn(first.lsn), time: micros(BigInt(first.time)) }
   const time = last && timeOf(last) > from.time ? timeOf(last) : from.time
-  return { from, to: { lsn: end, time } }
+  return { from, to: { lsn: end, time }, isAfterPruned }
 }
 
 interface Choice extends Found {
@@ -221,7 +233,7 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
   const oldest = oldestSnapshot(base)
   const earlier = oldest === undefined ? [] : await segmentsFor(oldest, baseLsn, reach)
   const segments = await segmentsFor(parseSnapshot(base.snapshot), cut.position, reach)
-  const unseen = unseenLines(choice.unseen.since(base), target, cut)
+  const unseen = unseenLines(choice.unseen.since(base, choice.cutOff), target, cut)
   return {
     source,
     target,
@@ -244,12 +256,6 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
     unseen,
     notRestored: [...unseen, ...notRestored(base, timeline, choice.unsure)],
   }
-}
-
-/** The first of the snapshots that tables of the base were read under, if there are others than its own. */
-function oldestSnapshot({ tables }: BaseManifest): Snapshot | undefined {
-  const snapshots = [...new Set(tables.flatMap(({ snapshot }) => snapshot ?? []))].map(parseSnapshot)
-  return snapshots.sort((a, b) => (a.xmin < b.xmin ? -1 : 1))[0]
 }
 
 /** The segments that hold transactions up to a position that the snapshot, which is the base's or an earlier one, may not see. */
@@ -284,6 +290,8 @@ async function segmentsFor(
     if (horizon !== undefined) break
   }
   const start = horizon ?? parseLsn(timeline.start)
+  const oldest = stored[0]?.start
+  if (horizon === undefined && oldest !== undefined && oldest > start) throw holeError({ from: start, to: oldest })
   return stored.filter((segment, place) => {
     const next = stored[place + 1]?.start
     return segment.start < end && (next === undefined || next > start)
@@ -322,9 +330,10 @@ function refusal(target: RecoveryTarget, misses: readonly Miss[], bases: number)
   if (gap) {
     const { to } = gap.before
     const { from } = gap.after
+    const where = gap.after.isAfterPruned ? 'in what `walback prune` has removed' : 'in a gap of the archive'
     return new WalbackError(
-      'gap',
-      `the target lies in a gap of the archive, between ${formatTime(to.time)} (${formatLsn(to.lsn)}) and ${formatTime(from.time)} (${formatLsn(from.lsn)})`,
+      gap.after.isAfterPruned ? 'outside_window' : 'gap',
+      `the target lies ${where}, between ${formatTime(to.time)} (${formatLsn(to.lsn)}) and ${formatTime(from.time)} (${formatLsn(from.lsn)})`,
       {
         hint: `${restorable}\nnearest: --to-lsn ${formatLsn(to.lsn)} before it, --to-lsn ${formatLsn(from.lsn)} after it`,
         facts,

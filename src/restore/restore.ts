@@ -16,6 +16,7 @@ import { restoreLargeObjects } from './large-objects.ts'
 import type { RestorePlan } from './plan.ts'
 import { type OnProgress, Phase } from './progress.ts'
 import { proveTables } from './proof.ts'
+import { underLease } from './reading-lease.ts'
 import { Replay } from './replay.ts'
 import { isStatementError } from './replay-session.ts'
 import { type RoleOptions, rolesNamed } from './role-plan.ts'
@@ -37,6 +38,8 @@ export interface RestoreOptions {
   /** What to do about roles that the target lacks; left out and reported unless this says otherwise. */
   readonly roles?: RoleOptions
   readonly onProgress?: OnProgress
+  /** How often it renews what it says to a prune; its default suits all but tests. */
+  readonly lease_ms?: number
   readonly signal?: AbortSignal | undefined
 }
 
@@ -52,6 +55,8 @@ export interface RestoreReport {
   readonly roles: { readonly created: readonly string[]; readonly notes: readonly string[] }
   /** What was left out, each in a line. */
   readonly warnings: readonly string[]
+  /** What else is to be said, and takes nothing from the restore. */
+  readonly notes: readonly string[]
 }
 
 /**
@@ -64,6 +69,27 @@ export async function restore(
   destination: Destination,
   options: RestoreOptions,
 ): Promise<RestoreReport> {
+  return underLease(
+    repository,
+    plan,
+    async ({ signal, note }) => {
+      const signals = [options.signal, signal].filter((one) => one !== undefined)
+      const notes = note === undefined ? [] : [note]
+      return {
+        ...(await carryOut(repository, plan, destination, { ...options, signal: AbortSignal.any(signals) })),
+        notes,
+      }
+    },
+    { interval_ms: options.lease_ms },
+  )
+}
+
+async function carryOut(
+  repository: Repository,
+  plan: RestorePlan,
+  destination: Destination,
+  options: RestoreOptions,
+): Promise<Omit<RestoreReport, 'notes'>> {
   const started = performance.now()
   const workplace = await prepareDestination(destination, plan.base.database)
   const work = new Restore(repository, plan, destination.conninfo, workplace, options)

@@ -1,6 +1,5 @@
 import { unreachable } from '../base/assert.ts'
 import { formatLsn, type Lsn, lsn, parseLsn } from '../model/lsn.ts'
-import { parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import type { RecoveryTarget } from '../model/target.ts'
 import { formatTime, type Micros } from '../model/time.ts'
 import type { BaseManifest } from '../repository/base.ts'
@@ -165,14 +164,4 @@ export function searchFrom(target: RecoveryTarget, bases: readonly BaseManifest[
     default:
       return unreachable(target)
   }
-}
-
-/**
- * Where the stream must be read from at the latest, if this transaction's heartbeat settles it: transactions that a
- * snapshot does not see may have written their commit records before the snapshot was taken, but not before a
- * heartbeat to whose snapshot the oldest of them was still to come.
- */
-export function horizonFor(snapshot: Snapshot, { heartbeat }: TransactionEntry): Lsn | undefined {
-  if (heartbeat === undefined) return undefined
-  return parseSnapshot(heartbeat.snapshot).xmax <= snapshot.xmin ? parseLsn(heartbeat.from) : undefined
 }

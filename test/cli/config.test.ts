@@ -40,6 +40,11 @@ describe('a configuration', () => {
   })
 
   it.each([
+    [
+      'version: 1\nretention:\n  dayly: 7\n',
+      'walback.yaml:3:3: unknown key "dayly" in retention | did you mean daily?',
+    ],
+    ['version: 1\nretention:\n  daily: 0\n', 'walback.yaml:3:10: retention.daily: at least 1'],
     ['version: 1\nrepositry: x\n', 'walback.yaml:2:1: unknown key "repositry" | did you mean repository?'],
     [
       'version: 1\nsources:\n  app:\n    url: x\n    slot: y\n',

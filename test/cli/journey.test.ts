@@ -205,7 +205,12 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
       archive_end: { lsn: expect.any(String), time: expect.any(String) },
       bases: { count: 1, stored_bytes: expect.any(Number) },
       last_base: expect.objectContaining({ tables: 2, rows: 1000, timeline: '00000001' }),
-      segments: { count: expect.any(Number), stored_bytes: expect.any(Number), transactions: expect.any(Number) },
+      segments: {
+        count: expect.any(Number),
+        raw_bytes: expect.any(Number),
+        stored_bytes: expect.any(Number),
+        transactions: expect.any(Number),
+      },
       timeline: '00000001',
       schema: { followed_by: 'triggers', unseen_since: null },
       database: {

@@ -32,9 +32,9 @@ export class CuttingProxy implements AsyncDisposable {
     this.server = createServer({ allowHalfOpen: true }, (client) => void this.serve(client))
   }
 
-  static async listen(target: number): Promise<CuttingProxy> {
+  static async listen(target: number, { host = '127.0.0.1', port = 0 } = {}): Promise<CuttingProxy> {
     const proxy = new CuttingProxy(target)
-    await new Promise<void>((resolve) => proxy.server.listen(0, '127.0.0.1', resolve))
+    await new Promise<void>((resolve) => proxy.server.listen(port, host, resolve))
     return proxy
   }
 
@@ -42,10 +42,14 @@ export class CuttingProxy implements AsyncDisposable {
     return this.urlOf('postgres')
   }
 
-  urlOf(database: string): string {
+  get port(): number {
     const address = this.server.address()
     if (address === null || typeof address === 'string') throw new Error('not listening')
-    return `postgres://postgres@127.0.0.1:${address.port}/${database}?sslmode=disable`
+    return address.port
+  }
+
+  urlOf(database: string): string {
+    return `postgres://postgres@127.0.0.1:${this.port}/${database}?sslmode=disable`
   }
 
   /** Cuts every connection that is open now. */

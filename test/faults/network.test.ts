@@ -1,5 +1,6 @@
-import { expect, it } from 'vitest'
-import { sleep } from '../../src/base/abort.ts'
+import dns from 'node:dns'
+import { expect, it, vi } from 'vitest'
+import { sleep, waitFor } from '../../src/base/abort.ts'
 import { WalbackError } from '../../src/base/errors.ts'
 import { captureContinuously, captureUpToNow } from '../../src/capture/session.ts'
 import { supervise } from '../../src/capture/supervise.ts'
@@ -83,6 +84,64 @@ it('keeps capturing over a network that breaks again and again', async () => {
   stop.abort()
   await running
   await watch.end()
+  await archive.catchUp()
+  await proveLatest(archive, url)
+})
+
+it('follows a name that has come to mean another address', async () => {
+  await using server = await startEmbedded()
+  const url = server.url()
+  await sql(url, 'create table t (id serial primary key, filler text)')
+  await using archive = await openArchive(url)
+  await archive.base()
+  await using before = await CuttingProxy.listen(server.port)
+  // The same port at another address, as a database's name is moved to the machine that takes over.
+  await using after = await CuttingProxy.listen(server.port, { host: '127.0.0.2', port: before.port })
+  const asked: string[] = []
+  let address = '127.0.0.1'
+  const lookup = vi.spyOn(dns, 'lookup').mockImplementation(((
+    name: string,
+    options: { all?: boolean },
+    answer: (error: null, ...found: unknown[]) => void,
+  ) => {
+    asked.push(name)
+    if (options.all) answer(null, [{ address, family: 4 }])
+    else answer(null, address, 4)
+  }) as never)
+  const stop = new AbortController()
+  let streamingSince: number | undefined
+  try {
+    const conninfo = resolveConninfo(before.url.replace('127.0.0.1', 'database.example'), {})
+    const running = supervise({
+      stop: stop.signal,
+      streamingSince: () => streamingSince,
+      onRetry: () => undefined,
+      attempt: () =>
+        captureContinuously(conninfo, archive.repository, 'app', {
+          ...stream,
+          stop: stop.signal,
+          onStart: () => {
+            streamingSince = performance.now()
+          },
+        }),
+    })
+    running.catch(() => undefined)
+    const until = (probe: () => boolean): Promise<unknown> =>
+      waitFor(async () => probe() || undefined, { timeout_ms: 30_000, interval_ms: 20 })
+    await until(() => streamingSince !== undefined)
+    await sql(url, `insert into t (filler) values ('by the first')`)
+    expect(after.connected).toBe(0)
+    address = '127.0.0.2'
+    await before[Symbol.asyncDispose]()
+    await until(() => after.connected >= 2)
+    await sql(url, `insert into t (filler) values ('by the second')`)
+    stop.abort()
+    await running
+    expect(new Set(asked)).toEqual(new Set(['database.example']))
+  } finally {
+    stop.abort()
+    lookup.mockRestore()
+  }
   await archive.catchUp()
   await proveLatest(archive, url)
 })

@@ -1,0 +1,61 @@
+import type { Logger } from 'pino'
+import { messageOf, Prune, type Repository, type RetentionPolicy, sleep, WalbackError } from '../src/index.ts'
+import type { Events } from './events.ts'
+
+export interface PrunerOptions {
+  readonly repository: Repository
+  readonly source: string
+  readonly policy: RetentionPolicy
+  /** From the end of one prune to the next; the first comes after an hour at the latest, for agents that live shortly. */
+  readonly every_ms: number
+  readonly log: Logger
+  readonly events: Events
+  readonly signal: AbortSignal
+}
+
+/** Prunes now and then in the background, until the signal fires. A prune that fails is told, and tried at the next time. */
+export async function pruneRegularly(options: PrunerOptions): Promise<void> {
+  const { every_ms, signal } = options
+  for (let wait_ms = Math.min(every_ms, 3_600_000); !signal.aborted; wait_ms = every_ms) {
+    await rest(wait_ms, signal)
+    if (signal.aborted) return
+    await pruneOnce(options)
+  }
+}
+
+/** Timers count no further than some weeks. */
+async function rest(duration_ms: number, signal: AbortSignal): Promise<void> {
+  for (let left = duration_ms; left > 0 && !signal.aborted; left -= longestTimer_ms)
+    await sleep(Math.min(left, longestTimer_ms), signal).catch(() => undefined)
+}
+
+const longestTimer_ms = 86_400_000
+
+async function pruneOnce({ repository, source, policy, log, events, signal }: PrunerOptions): Promise<void> {
+  try {
+    await using prune = await Prune.begin(repository, source, policy, { signal })
+    for (const warning of prune.plan.warnings) log.warn({ source }, warning)
+    const { objects, bytes, spared } = await prune.run({ signal })
+    events.clear('prune-failed', { message: 'a prune was done' })
+    if (objects === 0) return
+    const bases = prune.plan.bases.flatMap(({ base, isKept }) => (isKept ? [] : [base.id]))
+    events.once('pruned', {
+      severity: 'info',
+      message: `pruned ${objects} objects, ${bytes} bytes`,
+      facts: { objects, bytes, bases, segments: prune.plan.removal.segments, spared: spared.objects },
+    })
+  } catch (error) {
+    if (signal.aborted) return
+    const known = error instanceof WalbackError ? error : undefined
+    // Another prune at work does what this one would have done.
+    if (known?.code === 'locked') {
+      log.warn({ source, hint: known.hint }, `not pruned now: ${known.message}`)
+      return
+    }
+    events.raise('prune-failed', {
+      severity: 'warning',
+      message: `not pruned: ${messageOf(error)}`,
+      facts: { hint: known?.hint ?? null },
+    })
+  }
+}

@@ -1,0 +1,75 @@
+import { messageOf, WalbackError } from '../base/errors.ts'
+import { formatLsn, lsn, maxLsn } from '../model/lsn.ts'
+import { manifestKey } from '../repository/layout.ts'
+import { Lease, type LeaseReads } from '../repository/lease.ts'
+import { contains, readPruned } from '../repository/pruned.ts'
+import type { Repository } from '../repository/repository.ts'
+import type { RestorePlan } from './plan.ts'
+
+/** What a restore says to the repository while it reads. */
+export interface Reading {
+  /** Fires when the lease was broken. */
+  readonly signal: AbortSignal | undefined
+  readonly note: string | undefined
+}
+
+/**
+ * Works under a lease, so that nothing of what the plan names is removed meanwhile. A store that takes no lease, because
+ * the credentials may only read, is no reason not to restore: that is said, and gone on with.
+ */
+export async function underLease<T>(
+  repository: Repository,
+  plan: RestorePlan,
+  work: (reading: Reading) => Promise<T>,
+  options: { readonly interval_ms?: number | undefined } = {},
+): Promise<T> {
+  const { lease, note } = await take(repository, plan, options.interval_ms)
+  await using _ = lease
+  // After the lease is there to be seen: what is still named now is not removed any more.
+  await requireNamed(repository, plan)
+  try {
+    return await work({ signal: lease?.signal, note })
+  } catch (error) {
+    // What was removed under the restore's hands is missing for a reason.
+    await lease?.check().catch((broken: unknown) => {
+      if (lease.signal.aborted) throw broken
+    })
+    throw error
+  }
+}
+
+async function take(
+  repository: Repository,
+  plan: RestorePlan,
+  interval_ms: number | undefined,
+): Promise<{ readonly lease?: Lease; readonly note: string | undefined }> {
+  try {
+    const options = { purpose: 'restore' as const, reads: readsOf(plan), ...(interval_ms ? { interval_ms } : {}) }
+    return { lease: await Lease.take(repository, plan.source, options), note: undefined }
+  } catch (error) {
+    if (!(error instanceof WalbackError) || error.code !== 'storage') throw error
+    return { note: `no lease could be written, so a prune does not know of this restore: ${messageOf(error)}` }
+  }
+}
+
+function readsOf({ timeline, base, earlier, segments, cut }: RestorePlan): LeaseReads {
+  const starts = [...earlier, ...segments].map(({ start }) => start).sort((a, b) => (a < b ? -1 : 1))
+  const [from, last] = [starts[0], starts.at(-1)]
+  const stream =
+    from === undefined || last === undefined
+      ? null
+      : { from: formatLsn(from), to: formatLsn(maxLsn(cut, lsn(last + 1n))) }
+  return { timeline: timeline.id, base: base.id, stream }
+}
+
+async function requireNamed(
+  repository: Repository,
+  { source, timeline, base, earlier, segments }: RestorePlan,
+): Promise<void> {
+  const pruned = await readPruned(repository, timeline)
+  const isThere = (await repository.storage.size(manifestKey(source, base.id))) !== undefined
+  if (isThere && ![...earlier, ...segments].some(({ start }) => contains(pruned, start))) return
+  throw new WalbackError('refused', `base ${base.id}, or the stream after it, was pruned since the plan was made`, {
+    hint: 'run the command again: it plans anew',
+  })
+}

@@ -1,0 +1,178 @@
+import { WalbackError } from '../base/errors.ts'
+import { type Lsn, parseLsn } from '../model/lsn.ts'
+import { type Micros, micros, nowMicros } from '../model/time.ts'
+import { type BaseManifest, readManifest, readManifests } from '../repository/base.ts'
+import { type BegunBase, listBegun } from '../repository/base-progress.ts'
+import {
+  baseProgressPrefix,
+  basesPrefix,
+  manifestKey,
+  partStart,
+  segmentStart,
+  segmentsPrefix,
+} from '../repository/layout.ts'
+import { type LeaseRecord, readLeases } from '../repository/lease.ts'
+import { type Pin, readPins } from '../repository/pins.ts'
+import { contains, type Range, readPruned } from '../repository/pruned.ts'
+import type { Repository } from '../repository/repository.ts'
+import type { SegmentSummary, TransactionEntry } from '../repository/segment-format.ts'
+import { listSegments, readAhead, timeOf } from '../repository/segments.ts'
+import { readTimelines, type Timeline } from '../repository/timeline.ts'
+
+/** Of a segment, what retention asks. */
+export interface StockSegment {
+  readonly key: string
+  readonly start: Lsn
+  readonly end: Lsn
+  readonly parts: readonly string[]
+  readonly last: { readonly lsn: Lsn; readonly time: Micros } | undefined
+  /** The server's clock at its end. */
+  readonly time: Micros
+  readonly heartbeats: readonly Pick<TransactionEntry, 'heartbeat'>[]
+}
+
+/** An unbroken run of segments; at a timeline's start it may have none. */
+export interface Run {
+  readonly start: Lsn
+  readonly end: Lsn
+  readonly segments: readonly StockSegment[]
+}
+
+/** An object of a stream, also one that no run holds. */
+export interface StreamObject {
+  readonly key: string
+  readonly size_bytes: number
+  readonly kind: 'segment' | 'part'
+  readonly start: Lsn
+}
+
+export interface TimelineStock {
+  readonly timeline: Timeline
+  readonly isCurrent: boolean
+  readonly start: Lsn
+  readonly runs: readonly Run[]
+  readonly pruned: readonly Range[]
+  readonly objects: readonly StreamObject[]
+}
+
+/** All that the repository holds of a source, and who is at work in it. */
+export interface Inventory {
+  readonly source: string
+  readonly now: Micros
+  readonly timelines: readonly TimelineStock[]
+  /** In the order of their history. */
+  readonly bases: readonly BaseManifest[]
+  readonly begun: readonly BegunBase[]
+  /** By the base's id, complete or not: the objects below its name, with their lengths. */
+  readonly baseObjects: ReadonlyMap<string, ReadonlyMap<string, number>>
+  /** Ids of bases that were given up: the mark stays, all else is left over. */
+  readonly givenUp: ReadonlySet<string>
+  readonly pins: readonly Pin[]
+  readonly leases: readonly LeaseRecord[]
+}
+
+/** Reads listings, manifests and trailers; no rows. */
+export async function readInventory(
+  repository: Repository,
+  source: string,
+  options: { readonly now?: Micros | undefined; readonly signal?: AbortSignal | undefined } = {},
+): Promise<Inventory> {
+  const { signal, now = nowMicros() } = options
+  const leases = await readLeases(repository, source, signal)
+  const pins = await readPins(repository, source, signal)
+  const begun = await listBegun(repository, source, signal)
+  const timelines = await readTimelines(repository, source, signal)
+  if (timelines.length === 0) {
+    throw new WalbackError('no_repository', `the repository at ${repository.storage.url} holds no source ${source}`, {
+      hint: 'check --source and --repo; `walback list` shows what is there',
+    })
+  }
+  const stocks: TimelineStock[] = []
+  for (const timeline of timelines)
+    stocks.push(await readStock(repository, timeline, timeline === timelines.at(-1), signal))
+  // After what says that a base is begun: what has been completed since is then found to be complete.
+  const bases = await readManifests(repository, source, signal)
+  const baseObjects = await listBaseObjects(repository, source, signal)
+  const givenUp = await setYoungAside(repository, source, { bases, begun, baseObjects })
+  return { source, now, timelines: stocks, bases, begun, baseObjects, givenUp, pins, leases }
+}
+
+async function listBaseObjects(
+  repository: Repository,
+  source: string,
+  signal: AbortSignal | undefined,
+): Promise<Map<string, Map<string, number>>> {
+  const objects = new Map<string, Map<string, number>>()
+  for await (const { key, size_bytes } of repository.storage.list(basesPrefix(source), { signal })) {
+    const id = key.slice(basesPrefix(source).length).split('/')[0] ?? ''
+    const own = objects.get(id) ?? new Map<string, number>()
+    objects.set(id, own.set(key, size_bytes))
+  }
+  return objects
+}
+
+/**
+ * Takes out the objects of bases that began, or were completed, while the rest was read, and tells those that were given
+ * up. A base says that it is begun before its first object, and takes that back after its manifest; so what has
+ * neither word, asked for in this order, belongs to nobody.
+ */
+async function setYoungAside(
+  repository: Repository,
+  source: string,
+  { bases, begun, baseObjects }: Pick<Inventory, 'bases' | 'begun'> & { baseObjects: Map<string, unknown> },
+): Promise<Set<string>> {
+  const known = new Set([...bases.map(({ id }) => id), ...begun.filter((one) => !one.isEnded).map(({ id }) => id)])
+  const givenUp = new Set<string>()
+  for (const id of [...baseObjects.keys()].filter((one) => !known.has(one))) {
+    const isBegun = (await repository.storage.size(`${baseProgressPrefix(source, id)}begun.json`)) !== undefined
+    const isEnded = (await repository.storage.size(manifestKey(source, id))) !== undefined
+    if (isEnded && (await readManifest(repository, source, id)) === undefined) givenUp.add(id)
+    else if (isBegun || isEnded) baseObjects.delete(id)
+  }
+  return givenUp
+}
+
+async function readStock(
+  repository: Repository,
+  timeline: Timeline,
+  isCurrent: boolean,
+  signal: AbortSignal | undefined,
+): Promise<TimelineStock> {
+  const objects: StreamObject[] = []
+  for await (const { key, size_bytes } of repository.storage.list(segmentsPrefix(timeline.source, timeline.id), {
+    signal,
+  })) {
+    const [segment, part] = [segmentStart(key), partStart(key)]
+    if (segment !== undefined) objects.push({ key, size_bytes, kind: 'segment', start: segment })
+    else if (part !== undefined) objects.push({ key, size_bytes, kind: 'part', start: part })
+  }
+  const pruned = await readPruned(repository, timeline, signal)
+  const start = parseLsn(timeline.start)
+  // A base that was taken before anything was stored can be restored as well.
+  const runs: { start: Lsn; end: Lsn; segments: StockSegment[] }[] = contains(pruned, start)
+    ? []
+    : [{ start, end: start, segments: [] }]
+  const stored = await listSegments(repository, timeline, signal)
+  for await (const { summary } of readAhead(repository, stored, signal)) {
+    if (summary === undefined) continue
+    const last = runs.at(-1)
+    if (last?.end === summary.start) {
+      last.segments.push(stockOf(summary))
+      last.end = summary.end
+    } else runs.push({ start: summary.start, end: summary.end, segments: [stockOf(summary)] })
+  }
+  return { timeline, isCurrent, start, runs, pruned, objects }
+}
+
+function stockOf({ key, start, end, trailer }: SegmentSummary): StockSegment {
+  const last = trailer.transactions.at(-1)
+  return {
+    key,
+    start,
+    end,
+    parts: trailer.parts.map((part) => part.key),
+    last: last && { lsn: parseLsn(last.end), time: timeOf(last) },
+    time: micros(BigInt(trailer.time)),
+    heartbeats: trailer.transactions.flatMap(({ heartbeat }) => (heartbeat === undefined ? [] : [{ heartbeat }])),
+  }
+}
