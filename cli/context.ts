@@ -96,14 +96,18 @@ export class Context {
   async requireRepositoryUrl(): Promise<string> {
     const settings = await this.settings()
     const url = settings.repositoryUrl
-    // A plain path is meant from where the command was given.
-    if (url !== undefined) return url === '' || /^[a-z][a-z0-9+.-]+:/i.test(url) ? url : this.path(url)
+    if (url !== undefined) return this.repositoryAt(url)
     throw new WalbackError('usage', 'which repository?', {
       hint:
         settings.configured.length > 1 && settings.source === undefined
           ? `give --source, one of ${settings.configured.join(', ')}`
           : 'give --repo file:///var/backups/app, or WALBACK_REPO, or a walback.yaml',
     })
+  }
+
+  /** A plain path is meant from where the command was given. */
+  repositoryAt(url: string): string {
+    return url === '' || /^[a-z][a-z0-9+.-]+:/i.test(url) ? url : this.path(url)
   }
 
   async openRepository(): Promise<Repository> {

@@ -41,6 +41,9 @@ export {
 } from './capture/slot-pressure.ts'
 export { supervise } from './capture/supervise.ts'
 export { hasNothing, namesOf, planTeardown, type TeardownPlan, tearDown } from './capture/teardown.ts'
+export { type CopyOptions, type CopyReport, copySource, damageError } from './copy/copy.ts'
+export type { CopyProgress, Damage } from './copy/delivery.ts'
+export { type Survey, surveyCopy } from './copy/survey.ts'
 export {
   type LoggedTransaction,
   type LogSelection,

@@ -3,7 +3,7 @@ import { databaseShape, largeObjectShape, notCarriedShape, roleShape, sequenceSh
 import { parseLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
 import { basesPrefix, manifestKey } from './layout.ts'
-import { type Repository, readJson, sealedJson } from './repository.ts'
+import { type Repository, readJsonBytes, sealedJson } from './repository.ts'
 
 const objectReference = z.object({ key: z.string(), size_bytes: z.number(), sha256: z.string() })
 export type ObjectReference = z.infer<typeof objectReference>
@@ -96,19 +96,31 @@ export async function readManifest(
   source: string,
   base: string,
 ): Promise<BaseManifest | undefined> {
-  const either = z.union([manifestShape, abandonedShape])
-  const read = await readJson(repository.storage, manifestKey(source, base), either)
-  return read.walback === 'base' ? read : undefined
+  return (await readManifestBytes(repository, source, base))?.manifest
 }
 
-/** The keys of all objects that a manifest names. */
-export const objectsOf = ({ schema, tables, largeObjects }: BaseManifest): string[] =>
-  [
-    schema.preData,
-    schema.postData,
-    ...tables.flatMap((table): ObjectReference[] => table.pieces),
-    ...largeObjects.data,
-  ].map(({ key }) => key)
+/** The same, with its bytes as they are stored. */
+export async function readManifestBytes(
+  { storage }: Repository,
+  source: string,
+  base: string,
+  signal?: AbortSignal,
+): Promise<{ readonly bytes: Buffer; readonly manifest: BaseManifest } | undefined> {
+  const either = z.union([manifestShape, abandonedShape])
+  const { bytes, value } = await readJsonBytes(storage, manifestKey(source, base), either, signal)
+  return value.walback === 'base' ? { bytes, manifest: value } : undefined
+}
+
+/** All objects that a manifest names. */
+export const referencesOf = ({ schema, tables, largeObjects }: BaseManifest): ObjectReference[] => [
+  schema.preData,
+  schema.postData,
+  ...tables.flatMap((table): ObjectReference[] => table.pieces),
+  ...largeObjects.data,
+]
+
+/** Their keys. */
+export const objectsOf = (manifest: BaseManifest): string[] => referencesOf(manifest).map(({ key }) => key)
 
 /** All complete bases of a source, oldest first by the position they were taken at: neither names nor clocks decide. */
 export async function readManifests(

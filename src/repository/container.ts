@@ -3,6 +3,7 @@ import { assert } from '../base/assert.ts'
 import { WalbackError } from '../base/errors.ts'
 import {
   type Block,
+  type BlockHead,
   blockHeadBytes,
   decompressBlock,
   frameHeadBytes,
@@ -110,28 +111,75 @@ export async function* readContainer(
   signal?: AbortSignal,
 ): AsyncGenerator<ContainerPart> {
   const { key } = reference
+  let trailer: unknown
+  for await (const frame of readFrames(source, reference, signal)) {
+    if (frame.kind === 'header') yield { kind: 'header', header: parseHeader(frame.content, key) }
+    else if (frame.kind === 'trailer') trailer = parseTrailer(frame.content, key)
+    else if (frame.kind === 'end') yield { kind: 'end', trailer, sha256: frame.sha256, size_bytes: frame.size_bytes }
+    else {
+      const raw = await decompressBlock(frame.head, frame.content, key)
+      yield { kind: 'block', raw, items: frame.head.items }
+    }
+  }
+}
+
+/**
+ * The bytes of an object, to be stored elsewhere as they are; what does not check out fails before the last of them is
+ * given, so that a store that takes an object whole or not at all takes no damaged one. Nothing is decompressed: the
+ * object's hash covers all.
+ */
+export async function* passContainer(
+  source: ObjectSource,
+  reference: ContainerReference & { readonly size_bytes: number },
+  options: { readonly onHeader?: (header: unknown) => void; readonly signal?: AbortSignal | undefined } = {},
+): AsyncGenerator<Buffer> {
+  const { key, size_bytes } = reference
+  for await (const frame of readFrames(source, reference, options.signal)) {
+    if (frame.kind === 'header') {
+      const header = parseHeader(frame.content, key)
+      options.onHeader?.(header)
+    }
+    if (frame.kind === 'end' && frame.size_bytes !== size_bytes)
+      throw new WalbackError('corrupt', `${key} is damaged: it is ${frame.size_bytes} bytes long, not ${size_bytes}`)
+    yield* frame.bytes
+  }
+}
+
+/** A frame, or a block's two: its content, and the bytes as they are stored. */
+type Frame = { readonly bytes: readonly Buffer[] } & (
+  | { readonly kind: 'header'; readonly content: Buffer }
+  | { readonly kind: 'trailer'; readonly content: Buffer }
+  | { readonly kind: 'block'; readonly head: BlockHead; readonly content: Buffer }
+  | { readonly kind: 'end'; readonly sha256: string; readonly size_bytes: number }
+)
+
+async function* readFrames(
+  source: ObjectSource,
+  { key, sha256: wanted }: ContainerReference,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Frame> {
   const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${key} is damaged: ${what}`)
   const reader = new ByteReader(source.get(key, { signal }), () => damaged('it is cut short'))
   try {
-    yield* readFrames(reader, reference, damaged)
+    yield* checkFrames(reader, wanted, damaged)
   } finally {
     // A caller that leaves early, or damage, would leave the file open.
     await reader.close()
   }
 }
 
-async function* readFrames(
+async function* checkFrames(
   reader: ByteReader,
-  { key, sha256: wanted }: ContainerReference,
+  wanted: string | undefined,
   damaged: (what: string) => WalbackError,
-): AsyncGenerator<ContainerPart> {
+): AsyncGenerator<Frame> {
   const digest = createHash('sha256')
   const take = async (bytes: number): Promise<Buffer> => {
     const taken = await reader.take(bytes)
     digest.update(taken)
     return taken
   }
-  let [blocks, raw, trailer, trailerOffset] = [0, 0n, undefined as unknown, 0]
+  let [blocks, raw, trailerOffset] = [0, 0n, undefined as number | undefined]
   for (let first = true; ; first = false) {
     // The footer is the one frame outside the hash, so its head is looked at before anything is hashed.
     const head = await reader.take(frameHeadBytes)
@@ -142,28 +190,32 @@ async function* readFrames(
       const sha256 = digest.digest('hex')
       if (!(await reader.atEnd())) throw damaged('bytes follow its end')
       if (footer.subarray(24, 56).toString('hex') !== sha256) throw damaged('its bytes do not match its own hash')
-      if (!isFooter(footer) || trailer === undefined || Number(footer.readBigUInt64LE(0)) !== trailerOffset) {
+      if (!isFooter(footer) || Number(footer.readBigUInt64LE(0)) !== trailerOffset) {
         throw damaged('its footer does not describe it')
       }
       if (footer.readUInt32LE(16) !== blocks || footer.readBigUInt64LE(8) !== raw) throw damaged('blocks are missing')
       if (wanted !== undefined && wanted !== sha256) {
         throw damaged(`it is another object than the one that was stored (its hash is ${sha256.slice(0, 12)}…)`)
       }
-      yield { kind: 'end', trailer, sha256, size_bytes: reader.position }
+      yield { kind: 'end', sha256, size_bytes: reader.position, bytes: [head, footer] }
       return
     }
     digest.update(head)
-    if (kind === frameMagic.header && first) yield { kind: 'header', header: parseHeader(await take(length), key) }
-    else if (kind === frameMagic.trailer && !first && trailer === undefined) {
+    if (kind === frameMagic.header && first) {
+      const content = await take(length)
+      yield { kind: 'header', content, bytes: [head, content] }
+    } else if (kind === frameMagic.trailer && !first && trailerOffset === undefined) {
       trailerOffset = reader.position - frameHeadBytes
-      trailer = parseTrailer(await take(length), key)
-    } else if (kind === frameMagic.block && !first && trailer === undefined && length === blockHeadBytes) {
-      const blockHead = parseBlockHead(await take(length))
-      if (blockHead.rawBytes > maxBlockRawBytes) throw damaged('a block has an impossible length')
+      const content = await take(length)
+      yield { kind: 'trailer', content, bytes: [head, content] }
+    } else if (kind === frameMagic.block && !first && trailerOffset === undefined && length === blockHeadBytes) {
+      const blockHead = await take(length)
+      const parsed = parseBlockHead(blockHead)
+      if (parsed.rawBytes > maxBlockRawBytes) throw damaged('a block has an impossible length')
       blocks++
-      raw += BigInt(blockHead.rawBytes)
-      const content = await decompressBlock(blockHead, await take(blockHead.storedBytes), key)
-      yield { kind: 'block', raw: content, items: blockHead.items }
+      raw += BigInt(parsed.rawBytes)
+      const content = await take(parsed.storedBytes)
+      yield { kind: 'block', head: parsed, content, bytes: [head, blockHead, content] }
     } else throw damaged(first ? 'it does not begin as a walback object' : 'an unknown frame follows')
   }
 }

@@ -7,8 +7,8 @@ import { leasesPrefix } from './layout.ts'
 import { type Repository, readJson, sealedJson } from './repository.ts'
 
 /**
- * Says who is at work in a repository: a restore, so that nothing that it reads is removed, or a prune, so that there is
- * one at a time. A lease is renewed for as long as its holder lives. Whether it still does is judged by watching the
+ * Says who is at work in a repository: a restore, so that nothing that it reads is removed; a prune, so that there is
+ * one at a time; a copy that reads all of a source (`copy`), or adds to it (`receive`), which no prune does beside it. A lease is renewed for as long as its holder lives. Whether it still does is judged by watching the
  * lease for a while, and never by comparing clocks, which differ between hosts. Whoever takes a lease away says so in a
  * mark of its own, which the holder finds at its next renewal, and ends.
  */
@@ -16,14 +16,14 @@ const leaseShape = z.object({
   walback: z.literal('lease'),
   format: z.literal(1),
   token: z.string().regex(/^[0-9a-f]{16}$/),
-  purpose: z.enum(['restore', 'prune']),
+  purpose: z.enum(['restore', 'prune', 'copy', 'receive']),
   holder: z.object({ host: z.string(), pid: z.number() }),
   /** By the holder's clock, for people. */
   started: z.string(),
   renewed: z.string(),
   renewals: z.number(),
   interval_ms: z.number().min(1).max(3_600_000),
-  /** What is read: a base, and the timeline's stream from one position to another. */
+  /** What a restore reads: a base, and the timeline's stream from one position to another. */
   reads: z
     .object({
       timeline: z.string(),

@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { WalbackError } from '../base/errors.ts'
 import { pinsPrefix } from './layout.ts'
 import { describeLease, readLeases } from './lease.ts'
-import { type Repository, readJson, sealedJson } from './repository.ts'
+import { type Repository, readJson, readJsonBytes, sealedJson } from './repository.ts'
 
 /** A recovery point that retention keeps whatever its policy says, until the pin is taken away. */
 const pinShape = z.object({
@@ -45,6 +45,10 @@ export async function addPin(
     retryable: true,
   })
 }
+
+/** The bytes of a pin, as they are stored. */
+export const readPinBytes = async ({ storage }: Repository, key: string, signal?: AbortSignal): Promise<Buffer> =>
+  (await readJsonBytes(storage, key, pinShape, signal)).bytes
 
 /** Oldest first. */
 export async function readPins(repository: Repository, source: string, signal?: AbortSignal): Promise<Pin[]> {

@@ -15,6 +15,8 @@ const prunedShape = z.object({
   format: z.literal(1),
   timeline: z.string(),
   ranges: z.array(z.object({ from: z.string(), to: z.string() })),
+  /** Ids of the timeline's bases that were removed: a copy does not bring them back. */
+  bases: z.array(z.string()).default([]),
 })
 
 /** Positions from `from` up to `to`, which is not part of it; both lie between segments. */
@@ -42,20 +44,29 @@ export const covers = (ranges: readonly Range[], from: Lsn, to: Lsn): boolean =>
 export const contains = (ranges: readonly Range[], at: Lsn): boolean =>
   ranges.some(({ from, to }) => from <= at && at < to)
 
-/** What is removed, or is being removed, of a timeline. */
-export async function readPruned(
+/** What is removed, or is being removed, of a timeline's stream. */
+export const readPruned = async (
+  repository: Repository,
+  timeline: Pick<Timeline, 'source' | 'id'>,
+  signal?: AbortSignal,
+): Promise<Range[]> => (await readRemoved(repository, timeline, signal)).ranges
+
+/** The same, and the ids of bases. */
+export async function readRemoved(
   repository: Repository,
   { source, id }: Pick<Timeline, 'source' | 'id'>,
   signal?: AbortSignal,
-): Promise<Range[]> {
+): Promise<{ readonly ranges: Range[]; readonly bases: Set<string> }> {
   for (let attempt = 1; ; attempt++) {
     try {
       const ranges: Range[] = []
+      const bases = new Set<string>()
       for (const key of await recordsOf(repository, source, id, signal)) {
         const record = await readJson(repository.storage, key, prunedShape)
         ranges.push(...record.ranges.map(({ from, to }) => ({ from: parseLsn(from), to: parseLsn(to) })))
+        for (const base of record.bases) bases.add(base)
       }
-      return merged(ranges)
+      return { ranges: merged(ranges), bases }
     } catch (error) {
       // A record may have been replaced by one that holds more, between the listing and the look.
       const isReplaced = error instanceof WalbackError && error.facts['absent'] === true
@@ -69,14 +80,17 @@ export async function writePruned(
   repository: Repository,
   { source, id }: Pick<Timeline, 'source' | 'id'>,
   ranges: readonly Range[],
+  bases: readonly string[] = [],
 ): Promise<void> {
   const before = await recordsOf(repository, source, id)
-  const all = merged([...(await readPruned(repository, { source, id })), ...ranges])
+  const known = await readRemoved(repository, { source, id })
+  const all = merged([...known.ranges, ...ranges])
   const record: z.infer<typeof prunedShape> = {
     walback: 'pruned',
     format: 1,
     timeline: id,
     ranges: all.map(({ from, to }) => ({ from: formatLsn(from), to: formatLsn(to) })),
+    bases: [...new Set([...known.bases, ...bases])].sort(),
   }
   const bytes = sealedJson(record)
   const key = `${prunedPrefix(source, id)}${hash('sha256', bytes).slice(0, 16)}.json`

@@ -84,13 +84,22 @@ export function sealedJson(value: object): Buffer {
 const seal = /,"sha256":"([0-9a-f]{64})"\}\n$/
 
 /** Reads an object of JSON and checks its seal, if it has one, and its shape; anything else there is damage. */
-export async function readJson<T>(storage: Storage, key: string, shape: z.ZodType<T>): Promise<T> {
-  const bytes = await readAll(storage.get(key))
+export const readJson = async <T>(storage: Storage, key: string, shape: z.ZodType<T>): Promise<T> =>
+  (await readJsonBytes(storage, key, shape)).value
+
+/** The same, with its bytes as they are stored. */
+export async function readJsonBytes<T>(
+  storage: Storage,
+  key: string,
+  shape: z.ZodType<T>,
+  signal?: AbortSignal,
+): Promise<{ readonly bytes: Buffer; readonly value: T }> {
+  const bytes = await readAll(storage.get(key, { signal }))
   try {
     const json = bytes.toString('utf8')
     const sealed = seal.exec(json)
     if (sealed && hash('sha256', json.slice(0, sealed.index)) !== sealed[1]) throw new Error('its hash is another')
-    return shape.parse(JSON.parse(json))
+    return { bytes, value: shape.parse(JSON.parse(json)) }
   } catch (error) {
     const what = error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error)
     throw new WalbackError('corrupt', `${key} is damaged: ${what}`, { cause: error })

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { WalbackError } from '../base/errors.ts'
 import { timelineKey } from './layout.ts'
-import { type Repository, readJson, sealedJson } from './repository.ts'
+import { type Repository, readJson, readJsonBytes, sealedJson } from './repository.ts'
 
 const lsnText = z.string()
 
@@ -48,6 +48,13 @@ export async function readTimelines(repository: Repository, source: string, sign
     timelines.push(await readJson(repository.storage, key, timelineShape))
   }
 }
+
+/** The bytes of a timeline's record, as they are stored. */
+export const readTimelineBytes = async (
+  { storage }: Repository,
+  { source, id }: Timeline,
+  signal?: AbortSignal,
+): Promise<Buffer> => (await readJsonBytes(storage, timelineKey(source, id), timelineShape, signal)).bytes
 
 /** The timeline that is being written, or the last that was. */
 export async function currentTimeline(repository: Repository, source: string): Promise<Timeline | undefined> {

@@ -62,6 +62,7 @@ export class Prune implements AsyncDisposable {
       ...(lease_ms === undefined ? {} : { interval_ms: lease_ms }),
     })
     try {
+      await refuseBesideCopy(repository, source)
       return new Prune(repository, lock, await previewPrune(repository, source, policy, options))
     } catch (error) {
       await lock[Symbol.asyncDispose]()
@@ -78,13 +79,16 @@ export class Prune implements AsyncDisposable {
     const { source, removal } = this.plan
     const signal = options.signal === undefined ? this.lock.signal : AbortSignal.any([options.signal, this.lock.signal])
     for (const id of removal.givenUp) await abandonBase(this.repository, source, id)
+    for (const [id, bases] of this.removedBases()) await writePruned(this.repository, { source, id }, [], bases)
     for (const { key } of removal.names) await this.remove(key, signal)
     for (const [id, ranges] of removal.ranges) {
       throwIfAborted(signal)
       await writePruned(this.repository, { source, id }, ranges)
     }
     await this.lock.check()
-    const readers = (await readLeases(this.repository, source, signal)).filter(({ reads }) => reads !== null)
+    const readers = (await readLeases(this.repository, source, signal)).filter(
+      ({ reads, purpose }) => reads !== null || purpose === 'copy',
+    )
     const spared = new Set<string>()
     const doomed = removal.data.filter((one) => {
       const reader = readers.find((lease) => isRead(one, lease))
@@ -107,6 +111,14 @@ export class Prune implements AsyncDisposable {
     await this.lock[Symbol.asyncDispose]()
   }
 
+  /** By timeline, so that a copy does not bring them back. */
+  private removedBases(): Map<string, string[]> {
+    const removed = new Map<string, string[]>()
+    for (const { base, isKept } of this.plan.bases)
+      if (!isKept) removed.set(base.timeline, [...(removed.get(base.timeline) ?? []), base.id])
+    return removed
+  }
+
   private async remove(key: string, signal: AbortSignal): Promise<void> {
     throwIfAborted(signal)
     try {
@@ -122,8 +134,19 @@ export class Prune implements AsyncDisposable {
   }
 }
 
+/** A copy puts objects before what names them: a prune would take them for what interrupted work left. */
+async function refuseBesideCopy(repository: Repository, source: string): Promise<void> {
+  const copy = (await readLeases(repository, source)).find(({ purpose }) => purpose === 'receive')
+  if (copy === undefined) return
+  throw new WalbackError('locked', `a copy into this repository is at work: ${describeLease(copy)}`, {
+    hint: 'try again when it is done; if its process is gone, `walback prune --break-stale-leases` finds that out',
+    retryable: true,
+  })
+}
+
 function isRead({ of }: Doomed, lease: LeaseRecord): boolean {
   if (of === undefined) return false
+  if (lease.purpose === 'copy') return true
   if ('base' in of) return lease.reads?.base === of.base
   const range = streamOf(lease)
   return lease.reads?.timeline === of.timeline && range !== undefined && contains(merged([range]), of.at)

@@ -1,73 +1,19 @@
 import { expect, it } from 'vitest'
-import { WalbackError } from '../../src/base/errors.ts'
 import { breakStaleLeases } from '../../src/repository/lease.ts'
+import { readRemoved } from '../../src/repository/pruned.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import { Prune } from '../../src/retention/prune.ts'
-import type { GetOptions, PutOptions, Storage, StoredObject } from '../../src/storage/storage.ts'
-import { MadeArchive } from './made-archive.ts'
+import { richArchive } from '../copy/rich-archive.ts'
+import type { MemoryStorage } from '../repository/memory-storage.ts'
+import { DyingProcess } from '../support/dying-process.ts'
 import { expectKept, promisesOf } from './promises.ts'
 
-/** A process that dies at its n-th call to the store, before or after the store has carried it out. */
-class DyingProcess implements Storage {
-  readonly url = 'memory:'
-  calls = 0
-  private readonly inner: Storage
-  private readonly last: number
-  private readonly isCarriedOut: boolean
+/** Of records of what is removed there may be several: what they say together counts. */
+const keysOf = ({ objects }: MemoryStorage): string[] =>
+  [...objects.keys()].filter((key) => !key.includes('/leases/broken/') && !key.includes('/pruned/')).sort()
 
-  constructor(inner: Storage, last: number, isCarriedOut: boolean) {
-    this.inner = inner
-    this.last = last
-    this.isCarriedOut = isCarriedOut
-  }
-
-  async put(key: string, body: Buffer | AsyncIterable<Buffer>, options?: PutOptions): Promise<boolean> {
-    return this.call(() => this.inner.put(key, body, options))
-  }
-
-  async *get(key: string, options?: GetOptions): AsyncGenerator<Buffer> {
-    await this.call(async () => undefined)
-    yield* this.inner.get(key, options)
-  }
-
-  async size(key: string): Promise<number | undefined> {
-    return this.call(() => this.inner.size(key))
-  }
-
-  async *list(prefix: string): AsyncGenerator<StoredObject> {
-    await this.call(async () => undefined)
-    yield* this.inner.list(prefix)
-  }
-
-  async delete(key: string): Promise<void> {
-    return this.call(() => this.inner.delete(key))
-  }
-
-  private async call<T>(work: () => Promise<T>): Promise<T> {
-    const n = this.calls++
-    if (n > this.last || (n === this.last && !this.isCarriedOut)) throw dead()
-    const done = await work()
-    if (n === this.last) throw dead()
-    return done
-  }
-}
-
-const dead = (): WalbackError => new WalbackError('storage', 'injected: the process is dead', { retryable: true })
-
-/** Two timelines, bases in rounds, parts, an unfinished base that is stale, and what interrupted work has left. */
-async function richArchive(): Promise<MadeArchive> {
-  const archive = await MadeArchive.begin()
-  for (let day = 0; day < 4; day++) {
-    const snapshot = archive.currentSnapshot()
-    await archive.segment({ commits: 2, hours: 12, heartbeat: 1, parts: day === 1 ? 2 : 0 })
-    await archive.base({ earlier: day % 2 === 0 ? [] : [snapshot] })
-    await archive.segment({ commits: 2, hours: 12, heartbeat: 0 })
-    if (day === 1) await archive.unfinished()
-    if (day === 2) await archive.breakTimeline()
-  }
-  await archive.litter()
-  return archive
-}
+const removedOf = (repository: Repository): Promise<unknown[]> =>
+  Promise.all(['00000001', '00000002'].map((id) => readRemoved(repository, { source: 'app', id })))
 
 const policy = { window_ms: 20 * 3_600_000, last: 2 }
 
@@ -80,7 +26,8 @@ it('that dies at any call to the store leaves an archive that keeps its promises
   }
   const { storage: wanted, repository: undisturbed } = await whole.copy()
   await finish(undisturbed)
-  const keys = [...wanted.objects.keys()].sort()
+  const keys = keysOf(wanted)
+  const removed = await removedOf(undisturbed)
   const all = whole.storage.objects.size
   expect(keys.length).toBeLessThan(whole.keys().length)
   for (const isCarriedOut of [false, true]) {
@@ -101,8 +48,8 @@ it('that dies at any call to the store leaves an archive that keeps its promises
       if (outcome === 'done' && dying.calls <= last + 2) break
       await breakStaleLeases(repository, 'app')
       await finish(repository)
-      const left = [...storage.objects.keys()].filter((key) => !key.includes('/leases/broken/')).sort()
-      expect(left, `call ${last}`).toEqual(keys)
+      expect(keysOf(storage), `call ${last}`).toEqual(keys)
+      expect(await removedOf(repository), `call ${last}`).toEqual(removed)
     }
   }
 }, 300_000)

@@ -4,6 +4,7 @@ import { fullXid } from '../../src/model/snapshot.ts'
 import { type Micros, micros } from '../../src/model/time.ts'
 import { type BaseManifest, writeManifest } from '../../src/repository/base.ts'
 import { writeBeginning, writeStoredTables } from '../../src/repository/base-progress.ts'
+import { ContainerWriter } from '../../src/repository/container.ts'
 import { basePrefix, partKey, sourcesPrefix } from '../../src/repository/layout.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import type { SegmentSummary, TransactionEntry } from '../../src/repository/segment-format.ts'
@@ -125,8 +126,9 @@ export class MadeArchive {
     this.now = micros(this.now + BigInt(Math.round((options.hours ?? 0.1) * 60)) * 60_000_000n)
     const object = async (name: string): Promise<{ key: string; size_bytes: number; sha256: string }> => {
       const key = `${basePrefix(this.source, id)}${name}`
-      await this.storage.put(key, Buffer.from(name))
-      return { key, size_bytes: name.length, sha256: '' }
+      const container = new ContainerWriter()
+      await this.storage.put(key, Buffer.concat([container.header({ kind: 'text', name: key }), container.end({})]))
+      return { key, size_bytes: container.size_bytes, sha256: container.sha256 }
     }
     const tables = [undefined, ...(options.earlier ?? [])].map(async (snapshot, place) => ({
       oid: place + 1,

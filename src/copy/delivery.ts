@@ -1,0 +1,126 @@
+import { throwIfAborted } from '../base/abort.ts'
+import { WalbackError } from '../base/errors.ts'
+import { passContainer } from '../repository/container.ts'
+import type { Repository } from '../repository/repository.ts'
+import type { ObjectSource } from '../storage/storage.ts'
+
+/** An object of the source that was not copied, and why. */
+export interface Damage {
+  readonly key: string
+  readonly what: string
+}
+
+export interface CopyProgress {
+  readonly phase: 'stream' | 'bases'
+  readonly objects: number
+  readonly bytes: number
+  /** Of so many, as the listings say. */
+  readonly of: { readonly objects: number; readonly bytes: number }
+}
+
+export interface Reference {
+  readonly key: string
+  readonly size_bytes: number
+  readonly sha256?: string | undefined
+}
+
+/** Brings objects from one repository to another, and counts. */
+export class Delivery {
+  readonly from: Repository
+  readonly to: Repository
+  readonly signal: AbortSignal
+  readonly damage: Damage[] = []
+  objects = 0
+  bytes = 0
+  private readonly onObject: () => void
+
+  constructor(from: Repository, to: Repository, signal: AbortSignal, onObject: () => void) {
+    this.from = from
+    this.to = to
+    this.signal = signal
+    this.onObject = onObject
+  }
+
+  /**
+   * Stores a container as it is. What does not check out, or is not there, fails as `corrupt` and leaves nothing at the
+   * target. `held`: something of another length is in its place, which is no whole object of this name.
+   */
+  async container(
+    reference: Reference,
+    options: { readonly source?: ObjectSource; readonly held: boolean; readonly onHeader?: (header: unknown) => void },
+  ): Promise<boolean> {
+    const { source = this.from.storage, held, onHeader } = options
+    let failed: { readonly error: unknown } | undefined
+    const pass = passContainer(source, reference, { ...(onHeader ? { onHeader } : {}), signal: this.signal })
+    const body = async function* (): AsyncGenerator<Buffer> {
+      try {
+        yield* pass
+      } catch (error) {
+        failed = { error: asDamage(reference.key, error) }
+        throw failed.error
+      }
+    }
+    try {
+      return await this.put(reference.key, body(), reference.size_bytes, held)
+    } catch (error) {
+      throw failed === undefined ? error : failed.error
+    }
+  }
+
+  /** Stores bytes that were read, and checked, before. */
+  document(key: string, bytes: Buffer, held = false): Promise<boolean> {
+    return this.put(key, bytes, bytes.length, held)
+  }
+
+  /** Notes what could not be copied; throws what is no damage of the source. */
+  note(key: string, error: unknown): void {
+    if (!isDamage(error)) throw error
+    const { message: what, facts } = asDamage(key, error) as WalbackError
+    this.damage.push({ key: String(facts['key']), what })
+  }
+
+  /** False if there is an object of that name. An acknowledgement alone is not believed (docs/decisions/0007). */
+  private async put(
+    key: string,
+    body: Buffer | AsyncIterable<Buffer>,
+    size_bytes: number,
+    replace: boolean,
+  ): Promise<boolean> {
+    const { storage } = this.to
+    const { signal } = this
+    throwIfAborted(signal)
+    const isMade = await storage.put(key, body, { ifAbsent: !replace, signal })
+    const held_bytes = await storage.size(key, { signal })
+    if (held_bytes !== size_bytes) {
+      throw new WalbackError(
+        'storage',
+        `${storage.url} has ${held_bytes ?? 'no'} bytes of ${key}, which is ${size_bytes} bytes long`,
+        {
+          hint: 'it acknowledged what it did not keep, or somebody else writes there; run the copy again',
+          facts: { key, given_bytes: size_bytes, held_bytes: held_bytes ?? null },
+          retryable: true,
+        },
+      )
+    }
+    if (!isMade) return false
+    this.objects++
+    this.bytes += size_bytes
+    this.onObject()
+    return true
+  }
+}
+
+/** Whether an object was not there. */
+export const isAbsent = (error: unknown): boolean =>
+  error instanceof WalbackError && error.code === 'storage' && error.facts['absent'] === true
+
+/** The error for an object that is damaged, which says its key; what is named and not there is damage as well. */
+function asDamage(key: string, error: unknown): unknown {
+  if (isAbsent(error)) return new WalbackError('corrupt', `${key} is missing`, { cause: error, facts: { key } })
+  const isBare = error instanceof WalbackError && error.code === 'corrupt' && error.facts['key'] === undefined
+  return isBare ? new WalbackError('corrupt', error.message, { cause: error, facts: { ...error.facts, key } }) : error
+}
+
+/** Whether an object of the source is damaged, or missing. */
+export const isDamage = (error: unknown): boolean =>
+  isAbsent(error) || (error instanceof WalbackError && error.code === 'corrupt')
