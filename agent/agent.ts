@@ -22,6 +22,7 @@ import {
 } from '../src/index.ts'
 import { BaseKeeper } from './base-keeper.ts'
 import { waitForCalm } from './calm.ts'
+import { type CopierOptions, copyRegularly } from './copier.ts'
 import { Events } from './events.ts'
 import { outlastStore } from './outlast.ts'
 import { type PrunerOptions, pruneRegularly } from './pruner.ts'
@@ -42,6 +43,8 @@ export interface AgentOptions {
   readonly guard?: GuardSettings
   /** What the agent prunes by, and how often; it does not if not given. */
   readonly prune?: Pick<PrunerOptions, 'policy' | 'every_ms'> | undefined
+  /** The repositories that follow this one, and how often. */
+  readonly copies?: Pick<CopierOptions, 'targets' | 'every_ms'> | undefined
   readonly log: Logger
   /** Hears of everything that somebody may have to act on; the log has it too. */
   readonly onEvent?: (event: WalbackEvent) => void
@@ -70,8 +73,9 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   const watch = guard && new SlotGuard({ ...options, guard, slot, interval_ms: options.patience?.guard_ms })
   watch?.begin()
   const ended = new AbortController()
-  const pruning =
-    options.prune && pruneRegularly({ ...options, ...options.prune, signal: AbortSignal.any([signal, ended.signal]) })
+  const whileAtWork = AbortSignal.any([signal, ended.signal])
+  const pruning = options.prune && pruneRegularly({ ...options, ...options.prune, signal: whileAtWork })
+  const copying = options.copies && copyRegularly({ ...options, ...options.copies, signal: whileAtWork })
   try {
     for (;;) {
       const release = watch?.release
@@ -87,7 +91,7 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   } finally {
     await watch?.close()
     ended.abort()
-    await pruning
+    await Promise.all([pruning, copying])
   }
   log.info({ source }, 'stopped')
 }

@@ -10,6 +10,7 @@ import {
   openStorage,
   parseTime,
   Repository,
+  type RepositoryPlace,
   WalbackError,
 } from '../src/index.ts'
 import { shellWord } from './format.ts'
@@ -37,6 +38,11 @@ export interface World {
   readonly stdin: NodeJS.ReadableStream & { readonly isTTY?: boolean }
   readonly stdout: NodeJS.WriteStream
   readonly stderr: NodeJS.WriteStream
+}
+
+export interface OpenedSource {
+  readonly repository: Repository
+  readonly source: string
 }
 
 /** One run of a command: its flags, and what they come to. */
@@ -93,10 +99,17 @@ export class Context {
     })
   }
 
+  /** The one that is written to. */
   async requireRepositoryUrl(): Promise<string> {
+    return (await this.requirePlaces())[0].url
+  }
+
+  /** All that are configured, in their order. */
+  async requirePlaces(): Promise<readonly [RepositoryPlace, ...RepositoryPlace[]]> {
     const settings = await this.settings()
-    const url = settings.repositoryUrl
-    if (url !== undefined) return this.repositoryAt(url)
+    const [first, ...others] =
+      settings.repositories?.map((place) => ({ ...place, url: this.repositoryAt(place.url) })) ?? []
+    if (first !== undefined) return [first, ...others]
     throw new WalbackError('usage', 'which repository?', {
       hint:
         settings.configured.length > 1 && settings.source === undefined
@@ -110,14 +123,14 @@ export class Context {
     return url === '' || /^[a-z][a-z0-9+.-]+:/i.test(url) ? url : this.path(url)
   }
 
-  async openRepository(): Promise<Repository> {
-    return Repository.open(openStorage(await this.requireRepositoryUrl(), this.world.env))
+  async openRepository(url?: string): Promise<Repository> {
+    return Repository.open(openStorage(url ?? (await this.requireRepositoryUrl()), this.world.env))
   }
 
   /** A repository and the one source in it that is meant: named, the database's, or the only one there. */
-  async openSource(): Promise<{ readonly repository: Repository; readonly source: string }> {
+  async openSource(url?: string): Promise<OpenedSource> {
     const settings = await this.settings()
-    const repository = await this.openRepository()
+    const repository = await this.openRepository(url)
     const held = await repository.sources(this.signal)
     const { source, suggested } = settings
     if (source !== undefined) {

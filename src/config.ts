@@ -10,6 +10,7 @@ import { type Conninfo, resolveConninfo } from './postgres/conninfo.ts'
 import { checkSourceName, suggestSourceName } from './repository/layout.ts'
 import { type RetentionSettings, retentionSettings, retentionShape } from './retention/settings.ts'
 import { openStorage } from './storage/open.ts'
+import { placesOf, type RepositoryPlace, repositoriesShape } from './storage/places.ts'
 import { repositoryUrlShape } from './storage/url-shape.ts'
 
 export type Env = Readonly<Record<string, string | undefined>>
@@ -27,6 +28,8 @@ const sourceShape = z.strictObject({
   /** A libpq URI or key=value string; without it PG* variables say where. */
   url: z.string().min(1, 'empty; leave it out to use the PG* environment').optional(),
   repository: repositoryUrlShape.optional(),
+  /** Instead of `repository`, where there are several. */
+  repositories: repositoriesShape.optional(),
   guard: guardShape.optional(),
 })
 
@@ -54,6 +57,8 @@ const backupShape = z.strictObject({
 const configShape = z.strictObject({
   version: z.literal(1, 'this walback reads version 1'),
   repository: repositoryUrlShape.optional(),
+  /** Instead of `repository`, where there are several. */
+  repositories: repositoriesShape.optional(),
   sources: z
     .record(
       z.string(),
@@ -64,6 +69,8 @@ const configShape = z.strictObject({
   schema: schemaShape.prefault({}),
   backup: backupShape.prefault({}),
   retention: retentionShape.prefault({}),
+  /** How often the agent brings the other repositories up to the first. */
+  copy_every: duration('1s', '30d').prefault('5m'),
 })
 
 export type Config = z.infer<typeof configShape> & { readonly file: string | undefined }
@@ -77,7 +84,7 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     throw new WalbackError('usage', `${file}:${at.line}:${at.col}: ${message}`, {
       hint:
         hint ??
-        'keys: version, repository, sources (url, repository, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), retention (window, last, within, daily, weekly, monthly, yearly, mode, prune_every)',
+        'keys: version, repository or repositories, copy_every, sources (url, repository or repositories, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), retention (window, last, within, daily, weekly, monthly, yearly, mode, prune_every)',
       facts: { file, line: at.line, column: at.col },
     })
   }
@@ -100,6 +107,9 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     fail(`${place.length > 0 ? `${place.join('.')}: ` : ''}${message}`, offsetOf(document, place))
   }
   const config = parsed.data as Config
+  for (const place of [[], ...Object.keys(config.sources).map((name) => ['sources', name])])
+    if (nodeAt(document, [...place, 'repository']) !== undefined && nodeAt(document, [...place, 'repositories']))
+      fail('repository and repositories are two ways to say one thing', offsetOf(document, [...place, 'repositories']))
   for (const name of Object.keys(config.sources)) {
     try {
       checkSourceName(name)
@@ -264,7 +274,9 @@ export interface Effective {
   readonly conninfo: Conninfo | undefined
   /** The connection string as it was given; undefined when PG* variables say where. */
   readonly url: string | undefined
-  readonly repositoryUrl: string | undefined
+  /** The first is the one that is written to. Undefined where nobody said. */
+  readonly repositories: readonly RepositoryPlace[] | undefined
+  readonly copyEvery_ms: number
   readonly stream: StreamSettings
   readonly backup: BackupSettings
   readonly onUnseenChange: UnseenChangePolicy
@@ -301,7 +313,8 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     configured,
     conninfo,
     url,
-    repositoryUrl: repo ?? resolveFolder(entry?.repository ?? config?.repository, config?.file),
+    repositories: repo === undefined ? placesIn(config, entry) : placesOf({ repository: repo }),
+    copyEvery_ms: config?.copy_every ?? configShape.shape.copy_every.parse(undefined),
     stream: streamSettings(config),
     backup: backupSettings(config),
     onUnseenChange: config?.schema.on_unseen_change ?? 'backup',
@@ -310,9 +323,19 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
   }
 }
 
+/** A source's own places, or those of all. */
+const placesIn = (
+  config: Config | undefined,
+  entry: z.infer<typeof sourceShape> | undefined,
+): readonly RepositoryPlace[] | undefined =>
+  (placesOf(entry ?? {}) ?? placesOf(config ?? {}))?.map((place) => ({
+    ...place,
+    url: resolveFolder(place.url, config?.file),
+  }))
+
 /** A plain path in a configuration is meant from where the file is. */
-function resolveFolder(url: string | undefined, file: string | undefined): string | undefined {
-  if (url === undefined || file === undefined || /^[a-z][a-z0-9+.-]+:/i.test(url)) return url
+function resolveFolder(url: string, file: string | undefined): string {
+  if (file === undefined || /^[a-z][a-z0-9+.-]+:/i.test(url)) return url
   return path.resolve(path.dirname(file), url)
 }
 
@@ -366,7 +389,7 @@ export async function writeConfig(file: string, content: NewConfig, env: Env): P
 function compare(file: string, existing: string, content: NewConfig, env: Env): ConfigWriting {
   const config = parseConfig(existing, file, env)
   const entry = config.sources[content.source]
-  const repository = resolveFolder(entry?.repository ?? config.repository, file)
+  const repository = placesIn(config, entry)?.[0]?.url
   const isSameStore =
     repository !== undefined && openStorage(repository, env).url === openStorage(content.repositoryUrl, env).url
   if (entry !== undefined && entry.url === content.url && isSameStore) return { kind: 'same', file }

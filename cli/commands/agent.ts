@@ -5,6 +5,7 @@ import {
   formatTime,
   isEmptyPolicy,
   nowMicros,
+  openStorage,
   type RetentionPolicy,
   type RetentionSettings,
   WalbackError,
@@ -31,7 +32,8 @@ interface Options {
 
 async function agent(context: Context, options: Options): Promise<undefined> {
   const conninfo = await context.requireConninfo()
-  const { stream, backup, onUnseenChange, guard, retention } = await context.settings()
+  const { stream, backup, onUnseenChange, guard, retention, copyEvery_ms } = await context.settings()
+  const [, ...others] = await context.requirePlaces()
   const [{ runAgent }, { outlastStore }] = await Promise.all([
     import('../../agent/agent.ts'),
     import('../../agent/outlast.ts'),
@@ -46,6 +48,7 @@ async function agent(context: Context, options: Options): Promise<undefined> {
     backup,
     guard,
     prune: pruningBy(retention),
+    copies: { targets: others.map(({ url }) => openStorage(url, context.world.env)), every_ms: copyEvery_ms },
     onUnseenChange: options.onUnseenChange ?? onUnseenChange,
     log,
     signal,

@@ -99,9 +99,9 @@ interface Session {
 async function withSource<T>(context: Context, options: Options, work: (session: Session) => Promise<T>): Promise<T> {
   const { signal, out } = context
   const conninfo = await context.requireConninfo()
-  const { source, suggested, repositoryUrl, guard } = await context.settings()
+  const { source, suggested, repositories, guard } = await context.settings()
   const storage =
-    repositoryUrl === undefined ? undefined : openStorage(await context.requireRepositoryUrl(), context.world.env)
+    repositories === undefined ? undefined : openStorage(await context.requireRepositoryUrl(), context.world.env)
   const client = await connect(conninfo, { application: 'walback check', signal })
   try {
     return await work({

@@ -15,6 +15,7 @@ import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, count, duration, plural, printable, table } from '../format.ts'
 import { baseJson, baseTime, coverageJson, duration_ms, leaseJson, pinJson, windowLines } from '../holdings.ts'
+import { passedOverJson, readFirst } from '../readable.ts'
 
 export const addInfo: AddCommand = (program, bind) => {
   program
@@ -26,8 +27,8 @@ export const addInfo: AddCommand = (program, bind) => {
 
 async function info(context: Context, _: unknown, [id = 'latest']: readonly string[]): Promise<undefined> {
   const { out, signal } = context
-  const { repository, source } = await context.openSource()
-  const holdings = await readHoldings(repository, source, signal)
+  const opened = await readFirst(context, ({ repository, source }) => readHoldings(repository, source, signal))
+  const { repository, source, passedOver, value: holdings } = opened
   const base = choose(holdings.bases, id)
   const [pins, leases] = [await readPins(repository, source, signal), await readLeases(repository, source, signal)]
   out.data(`${windowLines(holdings).join('\n')}\n`)
@@ -42,6 +43,7 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
   out.document({
     source,
     repository: repository.storage.url,
+    ...passedOverJson(passedOver),
     ...coverageJson(holdings),
     stored_bytes: {
       bases: holdings.bases.reduce((sum, one) => sum + one.stored_bytes, 0),

@@ -3,6 +3,7 @@ import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, plural, printable, table } from '../format.ts'
 import { baseJson, baseTable, coverageJson, markJson, segmentsJson, windowLines } from '../holdings.ts'
+import { passedOverJson, readFirst } from '../readable.ts'
 
 export const addList: AddCommand = (program, bind) => {
   program
@@ -13,8 +14,8 @@ export const addList: AddCommand = (program, bind) => {
 
 async function list(context: Context): Promise<undefined> {
   const { out, signal } = context
-  const { repository, source } = await context.openSource()
-  const holdings = await readHoldings(repository, source, signal)
+  const opened = await readFirst(context, ({ repository, source }) => readHoldings(repository, source, signal))
+  const { repository, source, passedOver, value: holdings } = opened
   const { bases, marks, segments, timelines } = holdings
   out.data(
     `${out.paintData(source, 'bold')}  ${repository.storage.url}\n${windowLines(holdings)
@@ -32,6 +33,7 @@ async function list(context: Context): Promise<undefined> {
   out.document({
     source,
     repository: repository.storage.url,
+    ...passedOverJson(passedOver),
     sources: await repository.sources(signal),
     ...coverageJson(holdings),
     bases: bases.map(baseJson),

@@ -20,6 +20,7 @@ import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { count, plural, printable, shellWord, table } from '../format.ts'
 import { parseLimit, parseList, parseOperations } from '../options.ts'
+import { passedOverJson, readFirst } from '../readable.ts'
 
 interface Options {
   readonly table?: readonly string[]
@@ -57,9 +58,15 @@ export const addLog: AddCommand = (program, bind) => {
 async function log(context: Context, options: Options): Promise<undefined> {
   const { out, signal } = context
   const selection = select(context, options)
-  const { repository, source } = await context.openSource()
-  const bases = selection.tables === undefined ? [] : await readManifests(repository, source, signal)
-  const found = await readLog(repository, source, selection, { bases, signal })
+  const {
+    repository,
+    source,
+    passedOver,
+    value: found,
+  } = await readFirst(context, async (opened) => {
+    const bases = selection.tables === undefined ? [] : await readManifests(opened.repository, opened.source, signal)
+    return await readLog(opened.repository, opened.source, selection, { bases, signal })
+  })
   const { transactions, matched, totals } = found
   if (transactions.length > 0) out.data(inWords(transactions))
   out.say(summary(found))
@@ -68,6 +75,7 @@ async function log(context: Context, options: Options): Promise<undefined> {
   out.document({
     source,
     repository: repository.storage.url,
+    ...passedOverJson(passedOver),
     matched,
     totals,
     transactions: transactions.map((transaction) => ({

@@ -21,6 +21,7 @@ import type { Context } from '../context.ts'
 import { bytes, count, duration, plural, printable } from '../format.ts'
 import { parseJobs } from '../options.ts'
 import { Progress } from '../progress.ts'
+import { passedOverJson, readFirst } from '../readable.ts'
 import { addRoleFlags, lookAtTarget, type RoleFlags, roleOptionsOf, rolesInWords, rolesJson } from '../roles.ts'
 
 interface Options extends RoleFlags {
@@ -55,11 +56,15 @@ async function restore(context: Context, options: Options): Promise<number | und
   const { out, signal } = context
   const target = targetOf(context, options)
   const destination = await destinationOf(context, options)
-  const { repository, source } = await context.openSource()
-  const plan = await planRestore(repository, source, target, { signal })
+  const {
+    repository,
+    passedOver,
+    value: plan,
+  } = await readFirst(context, (opened) => planRestore(opened.repository, opened.source, target, { signal }))
   const roles = await lookAtTarget(context, repository, plan, destination, options)
   const words = planInWords(context, plan, destination, rolesInWords(roles))
-  const json = { ...planJson(plan, destination), roles: rolesJson(roles) }
+  const from = { repository: repository.storage.url, ...passedOverJson(passedOver) }
+  const json = { ...planJson(plan, destination), ...from, roles: rolesJson(roles) }
   if (options.plan) {
     out.data(words)
     out.document({ type: 'plan', ...json })

@@ -24,6 +24,7 @@ import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, duration, plural } from '../format.ts'
 import { baseJson, brief, coverageJson, point, segmentsJson, windowLines } from '../holdings.ts'
+import { passedOverJson, readFirst } from '../readable.ts'
 
 export const addStatus: AddCommand = (program, bind) => {
   program
@@ -41,8 +42,8 @@ type Database =
 
 async function status(context: Context): Promise<undefined> {
   const { out, signal } = context
-  const { repository, source } = await context.openSource()
-  const holdings = await readHoldings(repository, source, signal)
+  const opened = await readFirst(context, ({ repository, source }) => readHoldings(repository, source, signal))
+  const { repository, source, passedOver, value: holdings } = opened
   const { conninfo, guard } = await context.settings()
   const database = await ask(conninfo, holdings.timelines.at(-1), guard, signal)
   const isProtected =
@@ -52,6 +53,7 @@ async function status(context: Context): Promise<undefined> {
   out.document({
     source,
     repository: repository.storage.url,
+    ...passedOverJson(passedOver),
     protected: isProtected,
     ...coverageJson(holdings),
     archive_end: holdings.end ? point(holdings.end) : null,

@@ -27,7 +27,7 @@ async function uninstall(context: Context): Promise<number> {
   const settings = await context.settings()
   // The archive knows which name this database has; without one, uninstall must work too.
   const named =
-    settings.source ?? (settings.repositoryUrl === undefined ? undefined : (await context.openSource()).source)
+    settings.source ?? (settings.repositories === undefined ? undefined : (await context.openSource()).source)
   const source = named ?? settings.suggested ?? 'source'
   const client = await connect(conninfo, { application: 'walback uninstall', signal })
   try {
@@ -36,8 +36,8 @@ async function uninstall(context: Context): Promise<number> {
     else await remove(context, plan, () => tearDown(client, source, plan))
     tellOfIdentities(context, plan)
     tellOfStrays(context, plan)
-    if (settings.repositoryUrl !== undefined)
-      out.say(`the repository ${settings.repositoryUrl} was not touched: what it holds stays restorable`)
+    for (const { url } of settings.repositories ?? [])
+      out.say(`the repository ${url} was not touched: what it holds stays restorable`)
     out.document({
       source,
       database: describeConninfo(conninfo),
@@ -49,7 +49,7 @@ async function uninstall(context: Context): Promise<number> {
         published_by: table.publications,
         sql: defaultSql(table),
       })),
-      repository: settings.repositoryUrl ?? null,
+      repository: settings.repositories?.[0]?.url ?? null,
     })
     return plan.strays.length > 0 ? exitStatus.failed : 0
   } finally {

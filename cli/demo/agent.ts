@@ -18,10 +18,10 @@ export interface RunningAgent extends AsyncDisposable {
 /** What `walback agent` does in this folder, with its log in `agent.log`; `fail` hears of its breakdown. */
 export async function startAgent(folder: string, fail: (error: unknown) => void): Promise<RunningAgent> {
   const config = await loadConfig({ file: path.join(folder, 'walback.yaml'), env: {}, cwd: folder })
-  const { source, conninfo, repositoryUrl, stream } = resolveSettings({}, config, {})
-  if (source === undefined || conninfo === undefined || repositoryUrl === undefined)
+  const { source, conninfo, repositories, stream } = resolveSettings({}, config, {})
+  if (source === undefined || conninfo === undefined || repositories?.[0] === undefined)
     throw new WalbackError('failed', `${config?.file} does not name one source, its database and its repository`)
-  const repository = await Repository.open(openStorage(repositoryUrl))
+  const repository = await Repository.open(openStorage(repositories[0].url))
   const stop = new AbortController()
   const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime }, toFile(path.join(folder, 'agent.log')))
   const running = runAgent({ conninfo, repository, source, stream, log, signal: stop.signal }).catch(fail)

@@ -24,6 +24,8 @@ export const eventKinds = [
   /** Retention has removed something, or could not; the latter is cleared by the next prune that is done. */
   'pruned',
   'prune-failed',
+  /** A copy of the repository could not be brought up to it; cleared when one is. */
+  'repository-behind',
 ] as const
 export type EventKind = (typeof eventKinds)[number]
 

@@ -1,0 +1,65 @@
+import { z } from 'zod'
+import { repositoryUrlShape } from './url-shape.ts'
+
+/** `required`: what is stored there is what is confirmed to the server. `best_effort`: a copy, which follows. */
+export const placeModes = ['required', 'best_effort'] as const
+export type PlaceMode = (typeof placeModes)[number]
+
+/** One of the repositories of a source. */
+export interface RepositoryPlace {
+  /** For people; undefined where none was given. */
+  readonly name: string | undefined
+  readonly url: string
+  readonly mode: PlaceMode
+}
+
+const ownShape = z.object({
+  name: z.string().min(1, 'empty').optional(),
+  mode: z.enum(placeModes, `one of ${placeModes.join(', ')}`).optional(),
+})
+type Place = z.infer<typeof ownShape> & { readonly url: string }
+
+/** An element of `repositories`: what `repository` takes, and in a map also `name` and `mode`. */
+const placeShape: z.ZodType<Place> = z.unknown().transform((given, context): Place => {
+  const { name, mode, ...rest } = typeof given === 'object' && given !== null ? (given as Record<string, unknown>) : {}
+  const own = ownShape.safeParse({ name, mode })
+  const url = repositoryUrlShape.safeParse(typeof given === 'string' ? given : rest)
+  for (const issue of [...(own.error?.issues ?? []), ...(url.error?.issues ?? [])])
+    context.addIssue({ code: 'custom', message: issue.message, path: [...issue.path] })
+  return own.success && url.success ? { ...own.data, url: url.data } : { url: '' }
+})
+
+/**
+ * `repositories`: the first is the one that capture writes to, and what is durable there is confirmed; the others are
+ * copies of it.
+ */
+export const repositoriesShape = z
+  .array(placeShape)
+  .min(1, 'empty; leave it out')
+  .superRefine((places, context) => {
+    const wrong = (index: number, message: string): void => context.addIssue({ code: 'custom', message, path: [index] })
+    const [first] = places
+    if (first?.mode === 'best_effort')
+      wrong(0, 'the first repository is the one that capture writes to, so it is required')
+    for (const [index, { mode, name, url }] of places.entries()) {
+      if (index > 0 && mode === 'required')
+        wrong(index, 'only the first repository can be required in this version; leave mode out, or say best_effort')
+      if (places.findIndex((other) => other.url === url) < index) wrong(index, `${url} is there twice`)
+      if (name !== undefined && places.findIndex((other) => other.name === name) < index)
+        wrong(index, `the name ${name} is there twice`)
+    }
+  })
+  .transform((places) =>
+    places.map(
+      ({ name, url }, index): RepositoryPlace => ({ name, url, mode: index === 0 ? 'required' : 'best_effort' }),
+    ),
+  )
+
+/** `repository` and `repositories` are two ways to say one thing; undefined where neither is. */
+export function placesOf(given: {
+  readonly repository?: string | undefined
+  readonly repositories?: readonly RepositoryPlace[] | undefined
+}): readonly RepositoryPlace[] | undefined {
+  if (given.repositories !== undefined) return given.repositories
+  return given.repository === undefined ? undefined : [{ name: undefined, url: given.repository, mode: 'required' }]
+}

@@ -1,0 +1,117 @@
+import { mkdir, rename, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { formatLsn } from '../../src/model/lsn.ts'
+import { type Folder, folder, here, type Ran } from '../cli/walback.ts'
+import { MadeArchive } from '../retention/made-archive.ts'
+
+interface Stage extends AsyncDisposable {
+  readonly path: string
+  readonly archive: MadeArchive
+  write(name: string): Promise<void>
+  run(...args: string[]): Promise<Ran>
+}
+
+/** Two days with a base on each, in the folder `near`. */
+async function stage(config = ''): Promise<Stage> {
+  const archive = await MadeArchive.begin()
+  const place: Folder = await folder()
+  const write = async (name: string): Promise<void> => {
+    for (const [key, bytes] of archive.storage.objects) {
+      await mkdir(path.dirname(path.join(place.path, name, key)), { recursive: true })
+      await writeFile(path.join(place.path, name, key), bytes)
+    }
+  }
+  for (let day = 0; day < 2; day++) {
+    await archive.base()
+    await archive.segment({ commits: 2, hours: 12, heartbeat: 0 })
+  }
+  await write('near')
+  await writeFile(path.join(place.path, 'walback.yaml'), `version: 1\n${config}`)
+  return {
+    path: place.path,
+    archive,
+    write,
+    run: (...args) => here(args, { cwd: place.path }),
+    [Symbol.asyncDispose]: () => place[Symbol.asyncDispose](),
+  }
+}
+
+describe('walback copy', () => {
+  it('copies from the configured repository, says what, and in JSON', async () => {
+    await using at = await stage('repository: near\n')
+    const dry = await at.run('copy', '--to', 'far', '--dry-run')
+    expect(dry).toMatchObject({
+      exit: 0,
+      stdout: expect.stringMatching(/^app {2}to copy: 2 bases, 2 segments; 11 objects/),
+    })
+    expect(await at.run('status', '--repo', 'far')).toMatchObject({ exit: 10 })
+    const done = await at.run('copy', '--to', 'far')
+    expect(done).toMatchObject({ exit: 0, stdout: expect.stringMatching(/^app {2}2 bases, 2 segments; 11 objects, /) })
+    const again = JSON.parse((await at.run('copy', '--to', 'far', '--json')).stdout)
+    expect(again).toMatchObject({ dry_run: false, sources: [{ source: 'app', objects: 0, bytes: 0, damage: [] }] })
+    expect((await at.run('list', '--repo', 'far', '--json')).exit).toBe(0)
+  })
+
+  it('names what is damaged with exit 21, and refuses itself', async () => {
+    await using at = await stage('repository: near\n')
+    const { key } = at.archive.segments[1] as { key: string }
+    await writeFile(path.join(at.path, 'near', key), 'not this')
+    const damaged = await at.run('copy', '--to', 'far')
+    expect(damaged).toMatchObject({ exit: 21, stderr: expect.stringContaining(key) })
+    expect(damaged.stdout).toContain('2 bases, 1 segment')
+    expect(await at.run('copy', '--to', './near')).toMatchObject({ exit: 2 })
+    expect(await at.run('copy', '--to', 'far', '--source', 'other')).toMatchObject({ exit: 10 })
+  })
+})
+
+describe('several repositories', () => {
+  const both = 'repositories:\n  - near\n  - { url: far, name: offsite, mode: best_effort }\n'
+
+  it('are read in their order: the first that answers and has the target', async () => {
+    await using at = await stage(both)
+    await at.run('copy', '--to', 'far')
+    const into = ['--into-url', 'postgres://nobody@127.0.0.1:1/x', '--plan', '--json']
+    const last = at.archive.commits.at(-1)
+    const target = ['--to-lsn', formatLsn(last?.end as never)]
+    const first = JSON.parse((await at.run('status', '--json')).stdout)
+    expect(first.repository).toMatch(/near$/)
+    expect(first.passed_over).toBeUndefined()
+
+    await rename(path.join(at.path, 'near'), path.join(at.path, 'gone'))
+    for (const name of ['status', 'list', 'info', 'log']) {
+      const read = await at.run(name, '--json')
+      expect(read, name).toMatchObject({
+        exit: 0,
+        stderr: expect.stringMatching(/passed over \S*near: there is no repo/),
+      })
+      const json = JSON.parse(read.stdout)
+      expect(json.repository, name).toMatch(/far$/)
+      expect(json.passed_over, name).toMatchObject([{ reason: expect.stringContaining('no repository') }])
+    }
+    expect((await at.run('status')).stderr).toMatch(/read from offsite \(/)
+
+    // It answers again, and does not reach as far.
+    await rename(path.join(at.path, 'gone'), path.join(at.path, 'near'))
+    await rename(path.join(at.path, 'near', at.archive.segments[1]?.key ?? ''), path.join(at.path, 'lost'))
+    const plan = await at.run('restore', ...target, ...into)
+    expect(plan.stderr).toMatch(/passed over /)
+    // Nobody has it: the first one's word counts.
+    expect(await at.run('restore', '--to-lsn', 'F/0', ...into)).toMatchObject({ exit: 20 })
+    expect(await at.run('restore', '--to-lsn', 'F/0', '--repo', 'near', ...into)).toMatchObject({ exit: 20 })
+  })
+
+  it.each([
+    ['repository: near\nrepositories: [far]\n', /two ways to say one thing/],
+    ['repositories: []\n', /empty/],
+    ['repositories: [near, near]\n', /near is there twice/],
+    ['repositories: [{ url: near, mode: best_effort }]\n', /it is required/],
+    ['repositories: [near, { url: far, mode: required }]\n', /only the first repository can be required/],
+    ['repositories: [near, { url: far, nam: x }]\n', /unknown key "nam"/],
+    ['repositories: [near, { name: x }]\n', /url/],
+    ['sources: { app: { repository: near, repositories: [far] } }\n', /two ways to say one thing/],
+  ])('are refused as %j', async (config, says) => {
+    await using at = await stage(config)
+    expect(await at.run('list')).toMatchObject({ exit: 2, stderr: expect.stringMatching(says) })
+  })
+})
