@@ -165,7 +165,7 @@ describe('settings', () => {
     expect(settings).toMatchObject({
       source: undefined,
       suggested: 'My-App',
-      repositoryUrl: '/r',
+      repositories: [{ url: '/r' }],
       stream: { segmentAge_ms: 5000, segmentBytes: 8 << 20, heartbeat_ms: 60_000 },
     })
   })
@@ -174,14 +174,17 @@ describe('settings', () => {
     expect(resolveSettings({}, one, {})).toMatchObject({
       source: 'app',
       conninfo: { database: 'app' },
-      repositoryUrl: '/etc/walback/repo',
+      repositories: [{ url: '/etc/walback/repo' }],
     })
     expect(resolveSettings({}, two, {})).toMatchObject({
       source: undefined,
       conninfo: undefined,
       configured: ['app', 'shop'],
     })
-    expect(resolveSettings({ source: 'shop' }, two, {})).toMatchObject({ source: 'shop', repositoryUrl: 'file:///s' })
+    expect(resolveSettings({ source: 'shop' }, two, {})).toMatchObject({
+      source: 'shop',
+      repositories: [{ url: 'file:///s' }],
+    })
     expect(() => resolveSettings({ source: 'shap' }, two, {})).toThrow('has no source shap')
   })
 
@@ -189,12 +192,12 @@ describe('settings', () => {
     const env = { WALBACK_DB: 'postgres://u@h/env', WALBACK_REPO: '/env' }
     expect(resolveSettings({ source: 'app' }, one, env)).toMatchObject({
       conninfo: { database: 'env' },
-      repositoryUrl: '/env',
+      repositories: [{ url: '/env' }],
     })
     expect(resolveSettings({ db: 'postgres://u@h/flag', repo: '/flag' }, one, env)).toMatchObject({
       source: undefined,
       conninfo: { database: 'flag' },
-      repositoryUrl: '/flag',
+      repositories: [{ url: '/flag' }],
     })
   })
 

@@ -71,7 +71,7 @@ describe('several repositories', () => {
   it('are read in their order: the first that answers and has the target', async () => {
     await using at = await stage(both)
     await at.run('copy', '--to', 'far')
-    const into = ['--into-url', 'postgres://nobody@127.0.0.1:1/x', '--plan', '--json']
+    const into = ['--into-url', 'postgres://nobody@127.0.0.1:1/x', '--plan']
     const last = at.archive.commits.at(-1)
     const target = ['--to-lsn', formatLsn(last?.end as never)]
     const first = JSON.parse((await at.run('status', '--json')).stdout)
@@ -80,8 +80,9 @@ describe('several repositories', () => {
 
     await rename(path.join(at.path, 'near'), path.join(at.path, 'gone'))
     for (const name of ['status', 'list', 'info', 'log']) {
+      const words = await at.run(name)
       const read = await at.run(name, '--json')
-      expect(read, name).toMatchObject({
+      expect(words, name).toMatchObject({
         exit: 0,
         stderr: expect.stringMatching(/passed over \S*near: there is no repo/),
       })

@@ -10,6 +10,7 @@ import { richArchive } from './rich-archive.ts'
 
 /** A store that is away until it is told to come back. */
 class AwayStorage extends MemoryStorage {
+  override readonly url = 'memory:far'
   isAway = true
   onAsked: () => void = () => undefined
 
@@ -38,8 +39,8 @@ it('follows with each of the other repositories, and tells of one that is behind
   const options = { source: 'app', targets: [near, far], every_ms: 1, log, events, signal: stop.signal }
   await copyRegularly({ ...options, repository: archive.repository })
   expect(told).toEqual([
-    expect.stringMatching(/^repository-behind raised memory:: memory: is behind: /),
-    expect.stringMatching(/^repository-behind cleared memory:: memory: has what memory: has$/),
+    expect.stringMatching(/^repository-behind raised memory:far: memory:far is behind: /),
+    expect.stringMatching(/^repository-behind cleared memory:far: memory:far has what memory: has$/),
   ])
   const count = (storage: MemoryStorage): number =>
     [...storage.objects.keys()].filter((key) => /wb[srpt]$/.test(key)).length

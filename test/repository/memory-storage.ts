@@ -4,7 +4,7 @@ import type { GetOptions, PutOptions, Storage, StoredObject } from '../../src/st
 
 /** A store in memory, for tests that read thousands of damaged objects. `chunkBytes` is how it cuts what it gives. */
 export class MemoryStorage implements Storage {
-  readonly url = 'memory:'
+  readonly url: string = 'memory:'
   readonly objects = new Map<string, Buffer>()
   chunkBytes = 1 << 20
 
