@@ -139,6 +139,14 @@ describe('a copy', () => {
           })
         const missing = keysOf(whole).filter((one) => !target.storage.objects.has(one))
         expect(missing, what).toContain(key)
+        // What names it is not there either.
+        const named = /bases\/[^/]+\//.exec(key)?.[0]
+        if (named !== undefined) expect(missing, what).toContain(`sources/app/${named}manifest.json`)
+        else if (key.endsWith('.wbp'))
+          expect(
+            missing.some((one) => one.endsWith('.wbs')),
+            what,
+          ).toBe(true)
         for (const one of missing) expect(one === key || isBeside(one, key), `${what}: ${one}`).toBe(true)
         // Mended, it is brought after.
         expect(await copySource(archive.repository, target.repository, 'app')).toMatchObject({ damage: [] })
@@ -160,6 +168,34 @@ describe('a copy', () => {
       const { damage } = await copySource(repository, (await emptyTarget()).repository, 'app')
       expect(damage.map(({ key }) => key)).toEqual([one])
     }
+  })
+
+  it('finds whole segments that do not follow, or lie under the key of others', async () => {
+    const archive = await richArchive(2)
+    const other = await richArchive(2)
+    const [, second, third, fourth] = archive.segments.map((segment) => segment.key) as [string, string, string, string]
+    const { storage, repository } = await archive.copy()
+    // Its parts have keys of their own, so the third is another one there, and what follows it.
+    storage.objects.set(fourth, other.storage.objects.get(fourth) as Buffer)
+    const followed = await copySource(repository, (await emptyTarget()).repository, 'app')
+    expect(followed.damage).toMatchObject([{ key: fourth, what: expect.stringContaining('does not follow') }])
+    storage.objects.delete(second)
+    storage.objects.set(third, storage.objects.get(fourth) as Buffer)
+    const placed = await copySource(repository, (await emptyTarget()).repository, 'app')
+    expect(placed.damage).toMatchObject([{ key: third, what: expect.stringContaining('than its name says') }])
+  })
+
+  it('refuses a target whose last segment is of the same length and another', async () => {
+    const archive = await MadeArchive.begin()
+    await archive.segment({ commits: 1, hours: 1 })
+    const target = await emptyTarget()
+    await copySource(archive.repository, target.repository, 'app')
+    const { key } = archive.segments.at(-1) as { key: string }
+    const bytes = Buffer.from(target.storage.objects.get(key) as Buffer)
+    // In its hash, which its footer has.
+    bytes[bytes.length - 40] = (bytes[bytes.length - 40] as number) ^ 1
+    target.storage.objects.set(key, bytes)
+    await expect(copySource(archive.repository, target.repository, 'app')).rejects.toMatchObject({ exit: 22 })
   })
 
   it('refuses a target whose history is another one', async () => {
