@@ -10,7 +10,7 @@ import { type Conninfo, resolveConninfo } from './postgres/conninfo.ts'
 import { checkSourceName, suggestSourceName } from './repository/layout.ts'
 import { type RetentionSettings, retentionSettings, retentionShape } from './retention/settings.ts'
 import { openStorage } from './storage/open.ts'
-import { placesOf, type RepositoryPlace, repositoriesShape } from './storage/places.ts'
+import { placesIn, placesOf, type RepositoryPlace, repositoriesShape } from './storage/places.ts'
 import { repositoryUrlShape } from './storage/url-shape.ts'
 
 export type Env = Readonly<Record<string, string | undefined>>
@@ -313,7 +313,7 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     configured,
     conninfo,
     url,
-    repositories: repo === undefined ? placesIn(config, entry) : placesOf({ repository: repo }),
+    repositories: repo === undefined ? placesIn([entry, config], config?.file) : placesOf({ repository: repo }),
     copyEvery_ms: config?.copy_every ?? configShape.shape.copy_every.parse(undefined),
     stream: streamSettings(config),
     backup: backupSettings(config),
@@ -321,22 +321,6 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     guard: guardSettings(entry?.guard),
     retention: retentionSettings(config?.retention),
   }
-}
-
-/** A source's own places, or those of all. */
-const placesIn = (
-  config: Config | undefined,
-  entry: z.infer<typeof sourceShape> | undefined,
-): readonly RepositoryPlace[] | undefined =>
-  (placesOf(entry ?? {}) ?? placesOf(config ?? {}))?.map((place) => ({
-    ...place,
-    url: resolveFolder(place.url, config?.file),
-  }))
-
-/** A plain path in a configuration is meant from where the file is. */
-function resolveFolder(url: string, file: string | undefined): string {
-  if (file === undefined || /^[a-z][a-z0-9+.-]+:/i.test(url)) return url
-  return path.resolve(path.dirname(file), url)
 }
 
 const namesDatabase = (env: Env): boolean =>
@@ -389,7 +373,7 @@ export async function writeConfig(file: string, content: NewConfig, env: Env): P
 function compare(file: string, existing: string, content: NewConfig, env: Env): ConfigWriting {
   const config = parseConfig(existing, file, env)
   const entry = config.sources[content.source]
-  const repository = placesIn(config, entry)?.[0]?.url
+  const repository = placesIn([entry, config], config?.file)?.[0]?.url
   const isSameStore =
     repository !== undefined && openStorage(repository, env).url === openStorage(content.repositoryUrl, env).url
   if (entry !== undefined && entry.url === content.url && isSameStore) return { kind: 'same', file }

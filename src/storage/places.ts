@@ -1,3 +1,4 @@
+import path from 'node:path'
 import { z } from 'zod'
 import { repositoryUrlShape } from './url-shape.ts'
 
@@ -62,4 +63,19 @@ export function placesOf(given: {
 }): readonly RepositoryPlace[] | undefined {
   if (given.repositories !== undefined) return given.repositories
   return given.repository === undefined ? undefined : [{ name: undefined, url: given.repository, mode: 'required' }]
+}
+
+/** The places of the first that names any: a source, then all. Plain paths are meant from where the file is. */
+export const placesIn = (
+  levels: readonly (Parameters<typeof placesOf>[0] | undefined)[],
+  file: string | undefined,
+): readonly RepositoryPlace[] | undefined =>
+  levels
+    .map((level) => placesOf(level ?? {}))
+    .find((places) => places !== undefined)
+    ?.map((place) => ({ ...place, url: resolveFolder(place.url, file) }))
+
+function resolveFolder(url: string, file: string | undefined): string {
+  if (file === undefined || /^[a-z][a-z0-9+.-]+:/i.test(url)) return url
+  return path.resolve(path.dirname(file), url)
 }
