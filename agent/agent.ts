@@ -10,7 +10,7 @@ import {
   type IdentityWatchOptions,
   messageOf,
   probeStorage,
-  Repository,
+  type Repository,
   requireTimeline,
   setUp,
   sleep,
@@ -57,7 +57,7 @@ export interface AgentPatience {
 export async function runAgent(given: AgentOptions): Promise<void> {
   const events = new Events(given.source, given.log, given.onEvent)
   using storage = new StoreWatch(given.repository.storage, events, given.patience?.store)
-  const options = { ...given, repository: await Repository.open(storage), events }
+  const options = { ...given, repository: given.repository.over(storage), events }
   const { slot, replicaIdentity } = await requireTimeline(options.repository, options.source)
   const { guard, log, source, signal } = options
   const watch = guard && new SlotGuard({ ...options, guard, slot, interval_ms: options.patience?.guard_ms })

@@ -1,8 +1,16 @@
-import { type BaseManifest, formatTime, nearest, readHoldings, WalbackError } from '../../src/index.ts'
+import {
+  type BaseManifest,
+  formatTime,
+  nearest,
+  type RepositoryKey,
+  readHoldings,
+  WalbackError,
+} from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, count, duration, plural, printable, table } from '../format.ts'
 import { baseJson, baseTime, coverageJson, duration_ms, windowLines } from '../holdings.ts'
+import { encryptionInWords, encryptionJson } from './key.ts'
 
 export const addInfo: AddCommand = (program, bind) => {
   program
@@ -18,7 +26,7 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
   const holdings = await readHoldings(repository, source, signal)
   const base = choose(holdings.bases, id)
   out.data(`${windowLines(holdings).join('\n')}\n`)
-  out.data(describe(base))
+  out.data(describe(base, repository.key))
   const rows = base.tables.map((one) => [
     printable(`${one.schema}.${one.name}`),
     count(one.rows),
@@ -28,6 +36,7 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
   out.document({
     source,
     repository: repository.storage.url,
+    encryption: encryptionJson(repository.key),
     ...coverageJson(holdings),
     base: {
       ...baseJson(base),
@@ -63,7 +72,7 @@ function choose(bases: readonly BaseManifest[], id: string): BaseManifest {
   })
 }
 
-function describe(base: BaseManifest): string {
+function describe(base: BaseManifest, key: RepositoryKey | undefined): string {
   return table([
     ['base', base.id],
     ['snapshot', `${base.lsn}, ${formatTime(baseTime(base))}`],
@@ -78,6 +87,7 @@ function describe(base: BaseManifest): string {
       `${plural(base.tables.length, 'table')}, ${plural(base.sequences.length, 'sequence')}, ${plural(base.largeObjects.objects.length, 'large object')}`,
     ],
     ['schema by', base.schema.tool],
+    ['encryption', encryptionInWords(key)],
     ['timeline', base.timeline],
   ])
 }
