@@ -127,6 +127,7 @@ async function withSource<T>(context: Context, options: Options, work: (session:
         const obstacle = obstacleTo(report)
         if (obstacle !== undefined) return skip(`it could not come back: ${obstacle.code}`)
         const repository = await Repository.open(storage, access)
+        if (repository.key?.mayRead === false) return skip('the key that was given may write, and not read it back')
         const timeout_ms = options.timeout
         const canary = await sendCanary(client, { conninfo, repository, source: report.source, timeout_ms, signal })
         const findings = [...report.findings, ...canaryFindings(canary, `source ${report.source}`)]
