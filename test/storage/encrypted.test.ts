@@ -117,6 +117,20 @@ describe('an encrypted object', () => {
     )
   })
 
+  test('with any bit of its head flipped is corrupt', async () => {
+    for (const key of ['rows.wbr', 'names.json', 'segment.wbs']) {
+      const one = await stored(key, 500, 0.5)
+      const sealed = await sealedOf(one)
+      for (let bit = 0; bit < 112 * 8; bit++) {
+        const other = Buffer.from(sealed)
+        other[bit >> 3] = (other[bit >> 3] ?? 0) ^ (1 << (bit & 7))
+        await one.inner.put(key, other)
+        // The highest bit of a point is no part of it (RFC 7748), and is part of the head.
+        expect(await outcome(one.storage.get(key)), `${key} bit ${bit}`).toBe('corrupt')
+      }
+    }
+  })
+
   test('cut at any byte, or gone on with, is corrupt', async () => {
     await fc.assert(
       fc.asyncProperty(kinds, lengths, fraction, fraction, async (key, length, cut, at) => {
