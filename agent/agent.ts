@@ -10,7 +10,7 @@ import {
   type IdentityWatchOptions,
   messageOf,
   probeStorage,
-  Repository,
+  type Repository,
   requireTimeline,
   setUp,
   sleep,
@@ -61,10 +61,8 @@ export interface AgentPatience {
 export async function runAgent(given: AgentOptions): Promise<void> {
   const events = new Events(given.source, given.log, given.onEvent)
   using storage = new StoreWatch(given.repository.storage, events, given.patience?.store)
-  const { repository, slot, replicaIdentity } = await outlastStore(async () => {
-    const opened = await Repository.open(storage)
-    return { repository: opened, ...(await requireTimeline(opened, given.source)) }
-  }, given)
+  const repository = given.repository.over(storage)
+  const { slot, replicaIdentity } = await outlastStore(() => requireTimeline(repository, given.source), given)
   const options = { ...given, repository, events }
   const { guard, log, source, signal } = options
   const watch = guard && new SlotGuard({ ...options, guard, slot, interval_ms: options.patience?.guard_ms })

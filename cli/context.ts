@@ -2,6 +2,7 @@ import path from 'node:path'
 import { createInterface } from 'node:readline/promises'
 import { type Config, type Effective, type Env, loadConfig, resolveSettings } from '../src/config.ts'
 import {
+  type Access,
   type Conninfo,
   formatTime,
   formatTimeIn,
@@ -10,7 +11,9 @@ import {
   openStorage,
   parseTime,
   Repository,
+  readAccess,
   WalbackError,
+  withFilesFrom,
 } from '../src/index.ts'
 import { shellWord } from './format.ts'
 import type { Output } from './output.ts'
@@ -21,6 +24,7 @@ export interface CommonFlags {
   readonly source?: string
   readonly db?: string
   readonly repo?: string
+  readonly keyFile?: string
   readonly json?: boolean
   readonly quiet?: boolean
   readonly verbose?: boolean
@@ -106,8 +110,15 @@ export class Context {
     })
   }
 
+  /** What opens the repository, if anything was given that does. */
+  async access(): Promise<Access | undefined> {
+    const { encryption } = await this.settings()
+    return readAccess(withFilesFrom(this.world.cwd, encryption))
+  }
+
   async openRepository(): Promise<Repository> {
-    return Repository.open(openStorage(await this.requireRepositoryUrl(), this.world.env))
+    const storage = openStorage(await this.requireRepositoryUrl(), this.world.env)
+    return Repository.open(storage, await this.access())
   }
 
   /** A repository and the one source in it that is meant: named, the database's, or the only one there. */
@@ -176,8 +187,8 @@ export class Context {
 
   /** The common flags of this run again, for a command to be typed next. */
   async sameFlags(): Promise<string> {
-    const { config, source, repo } = this.flags
-    const given = { config, source, repo }
+    const { config, source, repo, keyFile } = this.flags
+    const given = { config, source, repo, 'key-file': keyFile }
     return Object.entries(given)
       .map(([name, value]) => (value === undefined ? '' : ` --${name} ${shellWord(value)}`))
       .join('')

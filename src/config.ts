@@ -7,6 +7,7 @@ import { codeOf, messageOf, WalbackError } from './base/errors.ts'
 import { nearest } from './base/nearest.ts'
 import { duration, size } from './base/quantity.ts'
 import { type Conninfo, resolveConninfo } from './postgres/conninfo.ts'
+import { type EncryptionSettings, encryptionSettings, encryptionShape, withFilesFrom } from './repository/access.ts'
 import { checkSourceName, suggestSourceName } from './repository/layout.ts'
 import { type RetentionSettings, retentionSettings, retentionShape } from './retention/settings.ts'
 import { openStorage } from './storage/open.ts'
@@ -27,6 +28,7 @@ const sourceShape = z.strictObject({
   /** A libpq URI or key=value string; without it PG* variables say where. */
   url: z.string().min(1, 'empty; leave it out to use the PG* environment').optional(),
   repository: repositoryUrlShape.optional(),
+  encryption: encryptionShape.optional(),
   guard: guardShape.optional(),
 })
 
@@ -54,6 +56,7 @@ const backupShape = z.strictObject({
 const configShape = z.strictObject({
   version: z.literal(1, 'this walback reads version 1'),
   repository: repositoryUrlShape.optional(),
+  encryption: encryptionShape.optional(),
   sources: z
     .record(
       z.string(),
@@ -77,7 +80,7 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     throw new WalbackError('usage', `${file}:${at.line}:${at.col}: ${message}`, {
       hint:
         hint ??
-        'keys: version, repository, sources (url, repository, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), retention (window, last, within, daily, weekly, monthly, yearly, mode, prune_every)',
+        'keys: version, repository, encryption (key_file, passphrase, passphrase_file, fingerprint), sources (url, repository, encryption, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), retention (window, last, within, daily, weekly, monthly, yearly, mode, prune_every)',
       facts: { file, line: at.line, column: at.col },
     })
   }
@@ -138,13 +141,16 @@ function keyOffset(document: Document, place: Path, key: string): number | undef
 
 function refuseKey(document: Document, place: Path, key: string, fail: Fail): never {
   const sections = {
+    encryption: encryptionShape,
     sources: sourceShape,
     stream: streamShape,
     schema: schemaShape,
     backup: backupShape,
     retention: retentionShape,
   }
-  const shape = place[2] === 'guard' ? guardShape : (sections[place[0] as keyof typeof sections] ?? configShape)
+  const inSource = { guard: guardShape, encryption: encryptionShape }
+  const shape =
+    inSource[place[2] as keyof typeof inSource] ?? sections[place[0] as keyof typeof sections] ?? configShape
   const known = Object.keys(shape.shape)
   const meant = nearest(key, known)
   const where = place.length === 0 ? '' : ` in ${place.join('.')}`
@@ -251,6 +257,7 @@ export interface Flags {
   readonly source?: string | undefined
   readonly db?: string | undefined
   readonly repo?: string | undefined
+  readonly keyFile?: string | undefined
 }
 
 /** What flags, environment and configuration come to; what nobody said is undefined. */
@@ -265,6 +272,7 @@ export interface Effective {
   /** The connection string as it was given; undefined when PG* variables say where. */
   readonly url: string | undefined
   readonly repositoryUrl: string | undefined
+  readonly encryption: EncryptionSettings
   readonly stream: StreamSettings
   readonly backup: BackupSettings
   readonly onUnseenChange: UnseenChangePolicy
@@ -293,6 +301,9 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     })
   }
   const url = db ?? entry?.url
+  const inFile = resolveFolder(entry?.repository ?? config?.repository, config?.file)
+  const own = entry?.encryption ?? config?.encryption
+  const ofFile = own && withFilesFrom(path.dirname(config?.file ?? ''), own)
   const conninfo =
     url !== undefined || entry !== undefined || namesDatabase(env) ? resolveConninfo(url ?? '', env) : undefined
   return {
@@ -301,7 +312,9 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     configured,
     conninfo,
     url,
-    repositoryUrl: repo ?? resolveFolder(entry?.repository ?? config?.repository, config?.file),
+    repositoryUrl: repo ?? inFile,
+    // What a configuration says of a key is said of its own repository.
+    encryption: encryptionSettings(flags.keyFile, env, repo === undefined || repo === inFile ? ofFile : undefined),
     stream: streamSettings(config),
     backup: backupSettings(config),
     onUnseenChange: config?.schema.on_unseen_change ?? 'backup',
@@ -327,6 +340,8 @@ export interface NewConfig {
   /** Undefined: PG* variables say where. */
   readonly url: string | undefined
   readonly repositoryUrl: string
+  /** Without a passphrase: that stays where it was. */
+  readonly encryption?: EncryptionSettings | undefined
 }
 
 export type ConfigWriting =
@@ -341,6 +356,7 @@ export async function writeConfig(file: string, content: NewConfig, env: Env): P
   const whole = new Document({
     version: 1,
     repository: literal(content.repositoryUrl),
+    ...(content.encryption === undefined ? {} : { encryption: content.encryption }),
     sources: { [content.source]: entry },
   })
   const text = whole.toString({ lineWidth: 0 })
@@ -373,6 +389,7 @@ function compare(file: string, existing: string, content: NewConfig, env: Env): 
   const wanted = {
     ...(content.url === undefined ? {} : { url: literal(content.url) }),
     repository: literal(content.repositoryUrl),
+    ...(content.encryption === undefined ? {} : { encryption: content.encryption }),
   }
   const add = new Document({ sources: { [content.source]: wanted } }).toString({ lineWidth: 0 })
   return { kind: 'different', file, add }

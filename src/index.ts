@@ -93,12 +93,24 @@ export {
   slotLimit_bytes,
 } from './postgres/source.ts'
 export type { FullTable, Trace } from './postgres/traces-sql.ts'
+export { type EncryptionSettings, readAccess, withFilesFrom } from './repository/access.ts'
 export { type BaseManifest, type BaseTable, readManifests } from './repository/base.ts'
+export {
+  type Credential,
+  type KeyAccess,
+  readKeyFile,
+  readPassphraseFile,
+  recipientOfIdentity,
+} from './repository/credential.ts'
+export { addRecipient, dropRecipient, type ListedKey, listKey, rotateKey } from './repository/key-changes.ts'
+export { fingerprintOf } from './repository/key-record.ts'
 export { checkSourceName, suggestSourceName } from './repository/layout.ts'
 export { breakStaleLeases, describeLease, type LeaseRecord, readLeases } from './repository/lease.ts'
 export { addPin, type Pin, readPins, removePin } from './repository/pins.ts'
 export { probeStorage } from './repository/probe.ts'
+export { makeRecipient, type NewRecipient, type Recipient } from './repository/recipients.ts'
 export { Repository } from './repository/repository.ts'
+export type { Access, RepositoryKey } from './repository/repository-key.ts'
 export type { SegmentSummary, TransactionEntry } from './repository/segment-format.ts'
 export { scanSegments, timeOf } from './repository/segments.ts'
 export { currentTimeline, readTimelines, type Timeline } from './repository/timeline.ts'

@@ -5,6 +5,7 @@ import { addCheck } from './check.ts'
 import { addDemo } from './demo.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
+import { addKey } from './key.ts'
 import { addList } from './list.ts'
 import { addLog } from './log.ts'
 import { addMark } from './mark.ts'
@@ -28,6 +29,7 @@ export const commands: readonly AddCommand[] = [
   addRestore,
   addPrune,
   addPins,
+  addKey,
   addUninstall,
   addDemo,
 ]

@@ -6,6 +6,7 @@ import {
   type LeaseRecord,
   nearest,
   type Pin,
+  type RepositoryKey,
   readHoldings,
   readLeases,
   readPins,
@@ -15,6 +16,7 @@ import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, count, duration, plural, printable, table } from '../format.ts'
 import { baseJson, baseTime, coverageJson, duration_ms, leaseJson, pinJson, windowLines } from '../holdings.ts'
+import { encryptionInWords, encryptionJson } from './key.ts'
 
 export const addInfo: AddCommand = (program, bind) => {
   program
@@ -32,7 +34,7 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
   const [pins, leases] = [await readPins(repository, source, signal), await readLeases(repository, source, signal)]
   out.data(`${windowLines(holdings).join('\n')}\n`)
   out.data(table(repositoryRows(holdings, pins, leases)))
-  out.data(describe(base))
+  out.data(describe(base, repository.key))
   const rows = base.tables.map((one) => [
     printable(`${one.schema}.${one.name}`),
     count(one.rows),
@@ -42,6 +44,7 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
   out.document({
     source,
     repository: repository.storage.url,
+    encryption: encryptionJson(repository.key),
     ...coverageJson(holdings),
     stored_bytes: {
       bases: holdings.bases.reduce((sum, one) => sum + one.stored_bytes, 0),
@@ -109,7 +112,7 @@ function choose(bases: readonly BaseManifest[], id: string): BaseManifest {
   })
 }
 
-function describe(base: BaseManifest): string {
+function describe(base: BaseManifest, key: RepositoryKey | undefined): string {
   return table([
     ['base', base.id],
     ['snapshot', `${base.lsn}, ${formatTime(baseTime(base))}`],
@@ -127,6 +130,7 @@ function describe(base: BaseManifest): string {
       `${plural(base.tables.length, 'table')}, ${plural(base.sequences.length, 'sequence')}, ${plural(base.largeObjects.objects.length, 'large object')}`,
     ],
     ['schema by', base.schema.tool],
+    ['encryption', encryptionInWords(key)],
     ['timeline', base.timeline],
   ])
 }

@@ -24,6 +24,7 @@ import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, duration, plural } from '../format.ts'
 import { baseJson, brief, coverageJson, point, segmentsJson, windowLines } from '../holdings.ts'
+import { encryptionInWords, encryptionJson } from './key.ts'
 
 export const addStatus: AddCommand = (program, bind) => {
   program
@@ -49,9 +50,11 @@ async function status(context: Context): Promise<undefined> {
     holdings.windows.length > 0 && holdings.gaps.every((gap) => gap.to !== undefined) && slotHolds(database)
   out.data(inWords(context, holdings, database, isProtected))
   out.data(`  repository   ${repository.storage.url}`)
+  out.data(`  encryption   ${encryptionInWords(repository.key, await context.access())}`)
   out.document({
     source,
     repository: repository.storage.url,
+    encryption: encryptionJson(repository.key),
     protected: isProtected,
     ...coverageJson(holdings),
     archive_end: holdings.end ? point(holdings.end) : null,

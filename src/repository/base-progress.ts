@@ -1,7 +1,8 @@
 import { z } from 'zod'
 import { pieceShape } from './base.ts'
 import { basePrefix, baseProgressPrefix, basesPrefix, manifestKey } from './layout.ts'
-import { type Repository, readJson, sealedJson } from './repository.ts'
+import type { Repository } from './repository.ts'
+import { readJson, sealedJson } from './sealed-json.ts'
 
 /**
  * What is done of a base that is being taken, beside its objects: one that was interrupted is carried on from there.

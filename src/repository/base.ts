@@ -3,7 +3,8 @@ import { databaseShape, largeObjectShape, notCarriedShape, roleShape, sequenceSh
 import { parseLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
 import { basesPrefix, manifestKey } from './layout.ts'
-import { type Repository, readJson, sealedJson } from './repository.ts'
+import type { Repository } from './repository.ts'
+import { readJson, sealedJson } from './sealed-json.ts'
 
 const objectReference = z.object({ key: z.string(), size_bytes: z.number(), sha256: z.string() })
 export type ObjectReference = z.infer<typeof objectReference>

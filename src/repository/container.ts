@@ -31,6 +31,7 @@ export class ContainerWriter {
   private raw = 0
   private written = 0
   private sum: string | undefined
+  private content = 0
 
   header(header: object): Buffer {
     assert(this.written === 0, 'the header comes first')
@@ -51,6 +52,7 @@ export class ContainerWriter {
   /** The trailer and the footer. Afterwards `sha256` and `size_bytes` name the object. */
   end(trailer: object): Buffer {
     const trailerOffset = this.written
+    this.content = trailerOffset
     const packed = compressFrameSync(Buffer.from(JSON.stringify(trailer)), {
       contentChecksum: true,
       blockChecksums: true,
@@ -76,6 +78,12 @@ export class ContainerWriter {
 
   get size_bytes(): number {
     return this.written
+  }
+
+  /** Where the blocks end and the trailer begins. */
+  get content_bytes(): number {
+    assert(this.sum !== undefined, 'the container has been ended')
+    return this.content
   }
 
   get rawBytes(): number {
@@ -192,9 +200,25 @@ export async function readTrailerOf(
   size: number,
   signal?: AbortSignal,
 ): Promise<ContainerSummary> {
+  const from = Math.max(0, size - tailReadBytes)
+  try {
+    return await readTrailerFrom(source, key, { from, size }, signal)
+  } catch (error) {
+    // Who may write and not read is told where the rows end, which is where the trailer begins.
+    const readable = error instanceof WalbackError && error.code === 'wrong_key' && error.facts['readable_from']
+    if (typeof readable !== 'number' || readable <= from) throw error
+    return await readTrailerFrom(source, key, { from: readable, size }, signal)
+  }
+}
+
+async function readTrailerFrom(
+  source: ObjectSource,
+  key: string,
+  { from: tailStart, size }: { readonly from: number; readonly size: number },
+  signal: AbortSignal | undefined,
+): Promise<ContainerSummary> {
   const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${key} is damaged: ${what}`)
-  if (size < footerBytes) throw damaged('it is cut short')
-  const tailStart = Math.max(0, size - tailReadBytes)
+  if (size - tailStart < footerBytes) throw damaged('it is cut short')
   const read = (start: number, end: number): Promise<Buffer> =>
     readAll(source.get(key, { range: { start, end }, signal }))
   const tail = await read(tailStart, size)

@@ -4,6 +4,13 @@ import { type Lsn, lsnKey, parseLsnKey } from '../model/lsn.ts'
 /** Object keys. Positions are sixteen hexadecimal digits, so that listing order is stream order. */
 export const repositoryKey = 'walback.json'
 export const sourcesPrefix = 'sources/'
+/** What wraps an encrypted repository's key; clear, as `walback.json` is (storage/encrypted.ts). */
+export const keysPrefix = 'keys/'
+const generationName = (generation: number): string => String(generation).padStart(8, '0')
+export const keyKey = (generation: number): string => `${keysPrefix}${generationName(generation)}.json`
+/** `attempt` tells apart what an interrupted rotation left and what the next one writes. */
+export const recipientsPrefix = (generation: number, attempt: string): string =>
+  `${keysPrefix}${generationName(generation)}-${attempt}/`
 /** Objects that try the store out; nothing reads them later. */
 export const probeKey = (name: string): string => `probes/${name}`
 export const timelinesPrefix = (source: string): string => `sources/${source}/timelines/`

@@ -3,7 +3,8 @@ import { z } from 'zod'
 import { WalbackError } from '../base/errors.ts'
 import { pinsPrefix } from './layout.ts'
 import { describeLease, readLeases } from './lease.ts'
-import { type Repository, readJson, sealedJson } from './repository.ts'
+import type { Repository } from './repository.ts'
+import { readJson, sealedJson } from './sealed-json.ts'
 
 /** A recovery point that retention keeps whatever its policy says, until the pin is taken away. */
 const pinShape = z.object({

@@ -3,7 +3,8 @@ import { z } from 'zod'
 import { WalbackError } from '../base/errors.ts'
 import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
 import { prunedPrefix } from './layout.ts'
-import { type Repository, readJson, sealedJson } from './repository.ts'
+import type { Repository } from './repository.ts'
+import { readJson, sealedJson } from './sealed-json.ts'
 import type { Timeline } from './timeline.ts'
 
 /**

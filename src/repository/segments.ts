@@ -122,7 +122,8 @@ export class SegmentWriter {
    */
   private async put(key: string, container: Assembled, signal: AbortSignal | undefined): Promise<void> {
     const { storage } = this.repository
-    const isMade = await storage.put(key, chunksOf(container.bytes), { ifAbsent: true, signal })
+    const { rows_bytes } = container
+    const isMade = await storage.put(key, chunksOf(container.bytes), { ifAbsent: true, rows_bytes, signal })
     const held_bytes = await storage.size(key, { signal })
     if (isMade && held_bytes === container.size_bytes) return
     if (held_bytes === undefined) throw broken(storage.url, key, container.size_bytes, held_bytes)
@@ -168,6 +169,7 @@ async function* chunksOf(bytes: readonly Buffer[]): AsyncGenerator<Buffer> {
 
 interface Assembled {
   readonly bytes: Buffer[]
+  readonly rows_bytes: number
   readonly sha256: string
   readonly size_bytes: number
 }
@@ -177,7 +179,7 @@ function assemble(header: SegmentHeader, blocks: readonly Block[], trailer: obje
   const bytes = [container.header(header)]
   for (const block of blocks) bytes.push(container.add(block))
   bytes.push(container.end(trailer))
-  return { bytes, sha256: container.sha256, size_bytes: container.size_bytes }
+  return { bytes, rows_bytes: container.content_bytes, sha256: container.sha256, size_bytes: container.size_bytes }
 }
 
 /** A segment as a listing shows it. */

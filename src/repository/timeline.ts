@@ -1,7 +1,8 @@
 import { z } from 'zod'
 import { WalbackError } from '../base/errors.ts'
 import { timelineKey } from './layout.ts'
-import { type Repository, readJson, sealedJson } from './repository.ts'
+import type { Repository } from './repository.ts'
+import { readJson, sealedJson } from './sealed-json.ts'
 
 const lsnText = z.string()
 

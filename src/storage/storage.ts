@@ -23,6 +23,11 @@ export interface Storage {
 
 export interface PutOptions {
   readonly ifAbsent?: boolean
+  /**
+   * How many bytes from the start hold rows, where what follows tells of no value: an encrypted store lets those see
+   * that who may write and not read. Others take no notice.
+   */
+  readonly rows_bytes?: number
   /** Abandons the write; the key is then as it was. */
   readonly signal?: AbortSignal | undefined
 }

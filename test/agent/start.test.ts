@@ -14,10 +14,10 @@ import { openArchive, type TestArchive } from '../support/walback.ts'
 /** A store that fails at the first reads. */
 const unreachable = (inner: Storage, fails: () => WalbackError | undefined): Storage =>
   Object.assign(Object.create(inner) as Storage, {
-    size: async (...args: Parameters<Storage['size']>) => {
+    async *list(...args: Parameters<Storage['list']>) {
       const failure = fails()
       if (failure) throw failure
-      return inner.size(...args)
+      yield* inner.list(...args)
     },
   })
 
