@@ -14,6 +14,7 @@ import {
 } from '../codec/block.ts'
 import { type ObjectSource, readAll, type Storage } from '../storage/storage.ts'
 import { ByteReader } from './byte-reader.ts'
+import { newerFormat } from './repository.ts'
 
 /**
  * The container: the one file format of segments and of rows. Header, blocks, trailer, footer, each an LZ4 frame or a
@@ -221,6 +222,24 @@ export async function readTrailerOf(
 
 const tailReadBytes = 64 * 1024
 
+/** An object's header, in one small read; what follows it is not looked at. */
+export async function readHeader(source: ObjectSource, key: string, signal?: AbortSignal): Promise<unknown> {
+  const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${key} is damaged: ${what}`)
+  const read = async (end: number): Promise<Buffer> => readAll(source.get(key, { range: { start: 0, end }, signal }))
+  let head = await read(headReadBytes)
+  if (head.length < frameHeadBytes || head.readUInt32LE(0) !== frameMagic.header)
+    throw damaged('it does not begin as a walback object')
+  const end = frameHeadBytes + head.readUInt32LE(4)
+  if (end > mostHeaderBytes) throw damaged('its header has an impossible length')
+  if (end > head.length) head = await read(end)
+  if (end > head.length) throw damaged('it is cut short')
+  return parseHeader(head.subarray(frameHeadBytes, end), key)
+}
+
+const headReadBytes = 4096
+/** A table has at most 1,600 columns, each with a name of at most 63 bytes that JSON may write with escapes. */
+const mostHeaderBytes = 1 << 20
+
 /** Whether the parts of a footer that are always the same are there. */
 const isFooter = (content: Buffer): boolean => content.readUInt32LE(20) === 0 && content.subarray(56).equals(magic)
 
@@ -229,13 +248,7 @@ function parseHeader(content: Buffer, key: string): unknown {
     throw new WalbackError('corrupt', `${key} is not a walback object`)
   const version = content[magic.length]
   if (version !== containerVersion) {
-    throw new WalbackError(
-      'failed',
-      `${key} has format version ${version}, and this walback reads ${containerVersion}`,
-      {
-        hint: 'use the walback that wrote it, or a newer one',
-      },
-    )
+    throw newerFormat(key, version ?? 0, containerVersion)
   }
   return parseJson(content.subarray(magic.length + 4), key)
 }

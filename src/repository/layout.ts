@@ -17,6 +17,10 @@ export const basePrefix = (source: string, base: string): string => `${basesPref
 export const manifestKey = (source: string, base: string): string => `${basePrefix(source, base)}manifest.json`
 /** What is done of a base that is being taken (repository/base-progress.ts). */
 export const baseProgressPrefix = (source: string, base: string): string => `${basePrefix(source, base)}progress/`
+/** What `verify` has found, one record for each run; numbered, so that their order does not hang on clocks. */
+export const verificationsPrefix = (source: string): string => `sources/${source}/verifications/`
+export const verificationKey = (source: string, number: number): string =>
+  `${verificationsPrefix(source)}${String(number).padStart(8, '0')}.json`
 
 /** Segments are grouped by their position's upper half, that is by 4 GiB of log. */
 export function segmentKey(source: string, timeline: string, start: Lsn): string {

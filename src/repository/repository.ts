@@ -8,7 +8,7 @@ export const repositoryFormat = 1
 
 const repositoryHeader = z.object({
   walback: z.literal('repository'),
-  format: z.number(),
+  format: z.literal(repositoryFormat),
   id: z.string(),
   created: z.string(),
 })
@@ -42,22 +42,13 @@ export class Repository {
       id: randomUUID(),
       created: new Date().toISOString(),
     }
-    await storage.put(repositoryKey, Buffer.from(`${JSON.stringify(header)}\n`), { ifAbsent: true })
+    await storage.put(repositoryKey, sealedJson(header), { ifAbsent: true })
     return Repository.open(storage)
   }
 
   static async find(storage: Storage): Promise<Repository | undefined> {
     if ((await storage.size(repositoryKey)) === undefined) return undefined
-    const json = await readJson(storage, repositoryKey, repositoryHeader)
-    if (json.format !== repositoryFormat) {
-      throw new WalbackError(
-        'failed',
-        `the repository has format ${json.format}, and this walback reads ${repositoryFormat}`,
-        {
-          hint: 'use the walback that wrote it, or a newer one',
-        },
-      )
-    }
+    const json = await readJson(storage, repositoryKey, repositoryHeader, { mayLackSeal: isOlderHeader })
     return new Repository(storage, json.id)
   }
 
@@ -81,18 +72,48 @@ export function sealedJson(value: object): Buffer {
   return Buffer.from(`${json.slice(0, -1)},"sha256":"${hash('sha256', json.slice(0, -1))}"}\n`)
 }
 
-const seal = /,"sha256":"([0-9a-f]{64})"\}\n$/
+/** `,"sha256":"…"}` and a newline: what `sealedJson` ends in. */
+const seal = /^,"sha256":"([0-9a-f]{64})"\}\n$/
+const sealBytes = 78
 
-/** Reads an object of JSON and checks its seal, if it has one, and its shape; anything else there is damage. */
-export async function readJson<T>(storage: Storage, key: string, shape: z.ZodType<T>): Promise<T> {
-  const bytes = await readAll(storage.get(key))
+/** Before 0.2 a repository's own header had no seal. It is taken as it was written then, and in no other form. */
+const isOlderHeader = (text: string): boolean =>
+  /^\{"walback":"repository","format":1,"id":"[0-9a-f-]{36}","created":"[0-9T:.-]{23}Z"\}\n$/.test(text)
+
+/**
+ * Reads an object of JSON and checks its seal and its shape; anything else there is damage. What is whole, or has no
+ * seal, and says that it has a later format is for a later walback.
+ */
+export async function readJson<T>(
+  storage: Storage,
+  key: string,
+  shape: z.ZodType<T>,
+  options: { readonly mayLackSeal?: (text: string) => boolean; readonly signal?: AbortSignal | undefined } = {},
+): Promise<T> {
+  const bytes = await readAll(storage.get(key, { signal: options.signal }))
+  const damaged = (what: string, cause?: unknown): WalbackError =>
+    new WalbackError('corrupt', `${key} is damaged: ${what}`, { cause })
+  const cut = Math.max(0, bytes.length - sealBytes)
+  const sealed = seal.exec(bytes.toString('latin1', cut))
+  if (sealed && hash('sha256', bytes.subarray(0, cut)) !== sealed[1]) throw damaged('its hash is another')
+  const text = bytes.toString('utf8')
+  let json: unknown
   try {
-    const json = bytes.toString('utf8')
-    const sealed = seal.exec(json)
-    if (sealed && hash('sha256', json.slice(0, sealed.index)) !== sealed[1]) throw new Error('its hash is another')
-    return shape.parse(JSON.parse(json))
+    json = JSON.parse(text)
   } catch (error) {
-    const what = error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error)
-    throw new WalbackError('corrupt', `${key} is damaged: ${what}`, { cause: error })
+    throw damaged(messageOf(error), error)
   }
+  const format = z.object({ format: z.int() }).safeParse(json).data?.format ?? 0
+  if (format > repositoryFormat) throw newerFormat(key, format, repositoryFormat)
+  if (!sealed && options.mayLackSeal?.(text) !== true) throw damaged('its seal is missing')
+  const parsed = shape.safeParse(json)
+  if (!parsed.success) throw damaged(z.prettifyError(parsed.error))
+  return parsed.data
 }
+
+/** What a walback says of an object that a later one wrote. */
+export const newerFormat = (key: string, found: number, known: number): WalbackError =>
+  new WalbackError('failed', `${key} has format ${found}, and this walback reads ${known}`, {
+    hint: 'use the walback that wrote it, or a newer one',
+    facts: { key, format: found, known },
+  })
