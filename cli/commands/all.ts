@@ -11,6 +11,7 @@ import { addMark } from './mark.ts'
 import { addRestore } from './restore.ts'
 import { addStatus } from './status.ts'
 import { addUninstall } from './uninstall.ts'
+import { addVerify } from './verify.ts'
 
 /** Every command, in the order of the help. */
 export const commands: readonly AddCommand[] = [
@@ -24,6 +25,7 @@ export const commands: readonly AddCommand[] = [
   addLog,
   addMark,
   addRestore,
+  addVerify,
   addUninstall,
   addDemo,
 ]
