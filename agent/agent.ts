@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import type { BackupSettings, GuardSettings, UnseenChangePolicy } from '../src/config.ts'
+import type { BackupSettings, GuardSettings, UnseenChangePolicy, VerifySettings } from '../src/config.ts'
 import {
   askServerHistory,
   type Conninfo,
@@ -26,6 +26,7 @@ import { Events } from './events.ts'
 import { SchemaWatch } from './schema-watch.ts'
 import { SlotGuard } from './slot-guard.ts'
 import { type StorePatience, StoreWatch } from './store-watch.ts'
+import { Verifier } from './verifier.ts'
 
 export interface AgentOptions {
   readonly conninfo: Conninfo
@@ -38,6 +39,8 @@ export interface AgentOptions {
   readonly onUnseenChange?: UnseenChangePolicy
   /** How much log the slot may keep, and what is done about it; it is not watched if not given. */
   readonly guard?: GuardSettings
+  /** When the repository is verified; never if not given. */
+  readonly verify?: VerifySettings | undefined
   readonly log: Logger
   /** Hears of everything that somebody may have to act on; the log has it too. */
   readonly onEvent?: (event: WalbackEvent) => void
@@ -62,6 +65,8 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   const { guard, log, source, signal } = options
   const watch = guard && new SlotGuard({ ...options, guard, slot, interval_ms: options.patience?.guard_ms })
   watch?.begin()
+  const verifier = options.verify && new Verifier({ ...options, settings: options.verify })
+  verifier?.begin()
   try {
     for (;;) {
       const release = watch?.release
@@ -75,6 +80,7 @@ export async function runAgent(given: AgentOptions): Promise<void> {
       watch?.rearm()
     }
   } finally {
+    await verifier?.close()
     await watch?.close()
   }
   log.info({ source }, 'stopped')

@@ -10,6 +10,9 @@ import { type Conninfo, resolveConninfo } from './postgres/conninfo.ts'
 import { checkSourceName, suggestSourceName } from './repository/layout.ts'
 import { openStorage } from './storage/open.ts'
 import { repositoryUrlShape } from './storage/url-shape.ts'
+import { type VerifySettings, verifySettings, verifyShape } from './verify/settings.ts'
+
+export type { VerifySettings }
 
 export type Env = Readonly<Record<string, string | undefined>>
 
@@ -62,6 +65,7 @@ const configShape = z.strictObject({
   stream: streamShape.prefault({}),
   schema: schemaShape.prefault({}),
   backup: backupShape.prefault({}),
+  verify: verifyShape.prefault({}),
 })
 
 export type Config = z.infer<typeof configShape> & { readonly file: string | undefined }
@@ -75,7 +79,7 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     throw new WalbackError('usage', `${file}:${at.line}:${at.col}: ${message}`, {
       hint:
         hint ??
-        'keys: version, repository, sources (url, repository, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after)',
+        'keys: version, repository, sources (url, repository, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), verify (enabled, every, read_subset, max_rate)',
       facts: { file, line: at.line, column: at.col },
     })
   }
@@ -135,7 +139,13 @@ function keyOffset(document: Document, place: Path, key: string): number | undef
 }
 
 function refuseKey(document: Document, place: Path, key: string, fail: Fail): never {
-  const sections = { sources: sourceShape, stream: streamShape, schema: schemaShape, backup: backupShape }
+  const sections = {
+    sources: sourceShape,
+    stream: streamShape,
+    schema: schemaShape,
+    backup: backupShape,
+    verify: verifyShape,
+  }
   const shape = place[2] === 'guard' ? guardShape : (sections[place[0] as keyof typeof sections] ?? configShape)
   const known = Object.keys(shape.shape)
   const meant = nearest(key, known)
@@ -261,6 +271,8 @@ export interface Effective {
   readonly backup: BackupSettings
   readonly onUnseenChange: UnseenChangePolicy
   readonly guard: GuardSettings
+  /** Undefined: never. */
+  readonly verify: VerifySettings | undefined
 }
 
 /** Flags over environment over configuration. A flag for both database and repository leaves the configuration's sources aside. */
@@ -297,6 +309,7 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     backup: backupSettings(config),
     onUnseenChange: config?.schema.on_unseen_change ?? 'backup',
     guard: guardSettings(entry?.guard),
+    verify: verifySettings(config?.verify),
   }
 }
 

@@ -25,7 +25,7 @@ interface Options {
 async function agent(context: Context, options: Options): Promise<undefined> {
   const conninfo = await context.requireConninfo()
   const { repository, source } = await context.openSource()
-  const { stream, backup, onUnseenChange, guard } = await context.settings()
+  const { stream, backup, onUnseenChange, guard, verify } = await context.settings()
   const { runAgent } = await import('../../agent/agent.ts')
   await runAgent({
     conninfo,
@@ -34,6 +34,7 @@ async function agent(context: Context, options: Options): Promise<undefined> {
     stream,
     backup,
     guard,
+    verify,
     onUnseenChange: options.onUnseenChange ?? onUnseenChange,
     log: logger(context),
     signal: context.signal,

@@ -20,6 +20,9 @@ export const eventKinds = [
   'store-failing',
   'base-failed',
   'schema-unseen',
+  /** What a scheduled verification found, and that it could not be carried out; cleared by the next that is well. */
+  'verify-damaged',
+  'verify-failed',
 ] as const
 export type EventKind = (typeof eventKinds)[number]
 

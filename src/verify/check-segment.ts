@@ -56,7 +56,6 @@ export async function checkSegment(
     const source = isWhole ? await fetchObject(repository, segment, signal) : repository.storage
     header = parseSegmentHeader(await readHeader(source, segment.key, signal), 'segment', segment, place)
     summary = await summaryFrom(source, segment, signal)
-    if (summary.end <= summary.start) throw damaged(segment.key, 'it ends before it begins')
     const fault = partFault(segment, summary)
     if (fault || !isWhole) return found(fault)
     const content = new SegmentContent(segment.key, header, summary.trailer)

@@ -1,6 +1,7 @@
 import { throwIfAborted } from '../base/abort.ts'
 import { ahead } from '../base/ahead.ts'
 import { WalbackError } from '../base/errors.ts'
+import { Throttle } from '../base/throttle.ts'
 import { version } from '../base/version.ts'
 import { manifestKey, verificationKey } from '../repository/layout.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -24,6 +25,8 @@ export interface VerifyOptions {
   readonly subset?: ReadSubset | undefined
   /** Objects that are read side by side; 4 if not given. */
   readonly jobs?: number
+  /** Reads at most so many bytes a second. */
+  readonly maxRate?: number | undefined
   /** Carries on the last run over the same share, if that was interrupted. */
   readonly resume?: boolean
   /** Whether the result is stored in the repository; it is if not given. */
@@ -69,8 +72,10 @@ export async function verifySource(
     source,
     subset,
     jobs: options.jobs ?? defaultJobs,
+    throttle: options.maxRate === undefined ? undefined : new Throttle(options.maxRate),
     signal,
     resumed,
+    seen,
     onFinding: options.onFinding,
     onProgress: options.onProgress,
     onStep: () => run.checkpoint(walk),

@@ -1,4 +1,5 @@
 import { throwIfAborted } from '../base/abort.ts'
+import type { Throttle } from '../base/throttle.ts'
 import { formatLsn, type Lsn, parseLsn } from '../model/lsn.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { Verification } from '../repository/verification.ts'
@@ -22,9 +23,12 @@ export interface WalkOptions {
   /** Which share is read whole; undefined: nothing is, only what names things. */
   readonly subset: ReadSubset | undefined
   readonly jobs: number
+  readonly throttle: Throttle | undefined
   readonly signal: AbortSignal | undefined
   /** An interrupted run that is carried on. */
   readonly resumed: Verification | undefined
+  /** The last run that came to its end. */
+  readonly seen: Verification | undefined
   readonly onFinding: ((finding: VerifyFinding) => void) | undefined
   readonly onProgress: ((progress: VerifyProgress) => void) | undefined
   /** Now and then something has been read; what is done can be recorded. */
@@ -44,13 +48,13 @@ export class Walk {
   total_bytes: number | undefined
   private phase: VerifyProgress['phase'] = 'listing'
   private readonly before: Resume | undefined
-  /** Of those that were damaged then, it is looked at again whether they are. */
+  /** What was damaged then is read again whatever the share, so that it is not forgotten until its turn comes. */
   private readonly suspects: ReadonlySet<string>
 
   constructor(options: WalkOptions) {
     this.options = options
     this.before = options.resumed?.resume
-    this.suspects = new Set(options.resumed?.findings.map(({ key }) => key))
+    this.suspects = new Set([options.resumed, options.seen].flatMap((run) => run?.findings.map(({ key }) => key) ?? []))
     this.done = { segments: { ...this.before?.segments }, bases: { ...this.before?.bases } }
   }
 
@@ -72,18 +76,18 @@ export class Walk {
   }
 
   readsSegment(timeline: string, key: string, start: Lsn, parts: readonly { readonly key: string }[]): boolean {
-    const { subset } = this.options
-    if (subset === undefined || !isInSubset(key, subset)) return false
+    if (this.suspects.has(key) || parts.some((part) => this.suspects.has(part.key))) return true
     const until = this.before?.segments[timeline]
-    const isDone = until !== undefined && start < parseLsn(until)
-    return !isDone || [key, ...parts.map((part) => part.key)].some((one) => this.suspects.has(one))
+    return this.isChosen(key) && !(until !== undefined && start < parseLsn(until))
   }
 
   readsBaseObject(base: string, key: string): boolean {
-    const { subset } = this.options
-    if (subset === undefined || !isInSubset(key, subset)) return false
     const until = this.before?.bases[base]
-    return until === undefined || key > until || this.suspects.has(key)
+    return this.suspects.has(key) || (this.isChosen(key) && !(until !== undefined && key <= until))
+  }
+
+  private isChosen(key: string): boolean {
+    return this.options.subset !== undefined && isInSubset(key, this.options.subset)
   }
 
   async segmentDone(timeline: string, end: Lsn, read_bytes: number): Promise<void> {
@@ -109,6 +113,7 @@ export class Walk {
     this.report()
     throwIfAborted(this.options.signal)
     await this.options.onStep()
+    await this.options.throttle?.pass(read_bytes, this.options.signal)
   }
 
   private tell(finding: VerifyFinding): void {

@@ -12,7 +12,6 @@ it(`finds every damage, and a restore uses none (seed ${seed})`, async () => {
   const { storage, targets } = await buildTargets(server)
   await verifySource(await Repository.open(storage), 'app')
   const tally = await damageRounds(storage, targets, { seed, rounds: 150 })
-  console.log(tally)
   expect(tally.missed).toEqual([])
   expect(tally.wrong).toEqual([])
   expect(tally.found).toBe(150)

@@ -1,3 +1,5 @@
+import { compressBlock } from '../../src/codec/block.ts'
+import { ContainerWriter, readContainer } from '../../src/repository/container.ts'
 import type { MemoryStorage } from '../repository/memory-storage.ts'
 import type { Random } from '../support/random.ts'
 
@@ -10,14 +12,15 @@ export interface Harm {
   undo(): void
 }
 
-const kinds = ['flip', 'truncate', 'swap', 'delete', 'replay', 'roll back'] as const
+const kinds = ['flip', 'truncate', 'swap', 'delete', 'replay', 'other version', 'roll back'] as const
 
 /**
  * Does something to an archive that may happen to one: a bit turns over, an object is cut short, two are exchanged, one
- * is deleted, an older one is put back in the place of a newer one, or the newest segments are gone, as in a store that
- * was itself restored from a backup. Undefined where the draw comes to nothing.
+ * is deleted, an older one is put back in the place of a newer one, or another version of it that is sound by itself, or
+ * the newest segments are gone, as in a store that was itself restored from a backup. Undefined where the draw comes to
+ * nothing.
  */
-export function harm(storage: MemoryStorage, random: Random): Harm | undefined {
+export async function harm(storage: MemoryStorage, random: Random): Promise<Harm | undefined> {
   const { objects } = storage
   const keys = [...objects.keys()].sort()
   const kind = random.pick(kinds)
@@ -69,6 +72,11 @@ export function harm(storage: MemoryStorage, random: Random): Harm | undefined {
       objects.set(key, bytes)
       return done(`${older} in the place of ${key}`, key)
     }
+    case 'other version': {
+      const other = random.pick(keys.filter((one) => /\.wb[sprt]$/.test(one)))
+      objects.set(other, await otherVersion(storage, other))
+      return done(other, other)
+    }
     case 'roll back': {
       const segments = keys.filter((one) => one.endsWith('.wbs'))
       const gone = segments.slice(-random.int(1, 3))
@@ -76,6 +84,18 @@ export function harm(storage: MemoryStorage, random: Random): Harm | undefined {
       return done(gone.join(', '), ...gone)
     }
   }
+}
+
+/** The same content in an object that is sound and was not stored: a writer's that was given up, say. */
+async function otherVersion(storage: MemoryStorage, key: string): Promise<Buffer> {
+  const container = new ContainerWriter()
+  const bytes: Buffer[] = []
+  for await (const part of readContainer(storage, { key })) {
+    if (part.kind === 'header') bytes.push(container.header(part.header as object))
+    else if (part.kind === 'block') bytes.push(container.add(await compressBlock(part.raw, part.items)))
+    else bytes.push(container.end({ ...(part.trailer as object), time: '1', version: 'another' }))
+  }
+  return Buffer.concat(bytes)
 }
 
 const endOf = (key: string): string => key.slice(key.lastIndexOf('.'))

@@ -11,7 +11,7 @@ import { readChanges } from '../../src/restore/stream.ts'
  * restore's own code, and leaves out the database. Sequences are left out too: where the stream does not go on after the
  * target, they are set by what the rows hold.
  */
-export async function readBack(repository: Repository, target: RecoveryTarget): Promise<string> {
+export async function readBack(repository: Repository, target: RecoveryTarget): Promise<ReadBack> {
   const plan = await planRestore(repository, 'app', target)
   const digest = createHash('sha256')
   const { base, timeline, cut, reached } = plan
@@ -21,7 +21,14 @@ export async function readBack(repository: Repository, target: RecoveryTarget): 
       if (part.kind === 'block') digest.update(part.raw)
   }
   for await (const changes of readChanges(repository, plan)) for (const change of changes) digest.update(toText(change))
-  return digest.digest('hex')
+  return { base: base.id, place: `${timeline.id} ${cut}`, content: digest.digest('hex') }
+}
+
+export interface ReadBack {
+  readonly base: string
+  readonly place: string
+  /** Comparable where the base is the same: the same state is reached from several. */
+  readonly content: string
 }
 
 const toText = (value: unknown): string =>
