@@ -208,6 +208,7 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
       segments: { count: expect.any(Number), stored_bytes: expect.any(Number), transactions: expect.any(Number) },
       timeline: '00000001',
       schema: { followed_by: 'triggers', unseen_since: null },
+      last_verification: null,
       database: {
         state: 'reachable',
         slot: {
