@@ -115,10 +115,22 @@ export async function* readContainer(
   const reader = new ByteReader(source.get(key, { signal }), () => damaged('it is cut short'))
   try {
     yield* readFrames(reader, reference, damaged)
+  } catch (error) {
+    throw missingIfAbsent(error, key)
   } finally {
     // A caller that leaves early, or damage, would leave the file open.
     await reader.close()
   }
+}
+
+/** Whoever reads an object was told of it by another one: that it is not there is damage, and not the store's failure. */
+export function missingIfAbsent(error: unknown, key: string): unknown {
+  if (!(error instanceof WalbackError) || error.facts['absent'] !== true) return error
+  return new WalbackError('corrupt', `${key} is missing from the repository`, {
+    cause: error,
+    hint: 'bring it back from another copy; `walback verify` says what depends on it',
+    facts: { key, absent: true },
+  })
 }
 
 async function* readFrames(

@@ -1,5 +1,6 @@
 import { ahead } from '../base/ahead.ts'
 import { inMemory, type ObjectSource, readAll } from '../storage/storage.ts'
+import { missingIfAbsent } from './container.ts'
 import type { Repository } from './repository.ts'
 import type { SegmentSummary, SegmentTrailer } from './segment-format.ts'
 import { readers, type StoredSegment, summaryFrom } from './segments.ts'
@@ -47,7 +48,12 @@ export async function fetchObject(
   { key, size_bytes }: { readonly key: string; readonly size_bytes: number },
   signal: AbortSignal,
 ): Promise<ObjectSource> {
-  return size_bytes > heldWhole_bytes ? storage : inMemory(await readAll(storage.get(key, { signal })))
+  if (size_bytes > heldWhole_bytes) return storage
+  try {
+    return inMemory(await readAll(storage.get(key, { signal })))
+  } catch (error) {
+    throw missingIfAbsent(error, key)
+  }
 }
 
 const heldWhole_bytes = 16 << 20

@@ -83,7 +83,7 @@ async function restoreIsHonest(
   } catch (error) {
     if (!(error instanceof WalbackError))
       throw new Error(`${target.kind} after ${done.kind}: ${done.what}`, { cause: error })
-    if ([10, 20, 21].includes(error.exit) || error.facts['absent'] === true) tally.refused++
+    if ([10, 20, 21].includes(error.exit)) tally.refused++
     else tally.wrong.push(`${target.kind} after ${done.kind}: ${done.what}: exit ${error.exit}: ${error.message}`)
   }
 }
