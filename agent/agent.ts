@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import type { BackupSettings, GuardSettings, UnseenChangePolicy } from '../src/config.ts'
+import type { BackupSettings, GuardSettings, UnseenChangePolicy, VerifySettings } from '../src/config.ts'
 import {
   askServerHistory,
   type Conninfo,
@@ -28,6 +28,7 @@ import { type PrunerOptions, pruneRegularly } from './pruner.ts'
 import { SchemaWatch } from './schema-watch.ts'
 import { SlotGuard } from './slot-guard.ts'
 import { type StorePatience, StoreWatch } from './store-watch.ts'
+import { Verifier } from './verifier.ts'
 
 export interface AgentOptions {
   readonly conninfo: Conninfo
@@ -42,6 +43,8 @@ export interface AgentOptions {
   readonly guard?: GuardSettings
   /** What the agent prunes by, and how often; it does not if not given. */
   readonly prune?: Pick<PrunerOptions, 'policy' | 'every_ms'> | undefined
+  /** When the repository is verified; never if not given. */
+  readonly verify?: VerifySettings | undefined
   readonly log: Logger
   /** Hears of everything that somebody may have to act on; the log has it too. */
   readonly onEvent?: (event: WalbackEvent) => void
@@ -70,6 +73,8 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   const ended = new AbortController()
   const pruning =
     options.prune && pruneRegularly({ ...options, ...options.prune, signal: AbortSignal.any([signal, ended.signal]) })
+  const verifier = options.verify && new Verifier({ ...options, settings: options.verify })
+  verifier?.begin()
   try {
     for (;;) {
       const release = watch?.release
@@ -83,6 +88,7 @@ export async function runAgent(given: AgentOptions): Promise<void> {
       watch?.rearm()
     }
   } finally {
+    await verifier?.close()
     await watch?.close()
     ended.abort()
     await pruning

@@ -1,7 +1,7 @@
 /** The typed configuration: `walback.yaml`, the environment's shortcuts and the command line's flags, made one. */
-import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { Document, isMap, isScalar, LineCounter, parseDocument, visit } from 'yaml'
+import { type Document, isMap, isScalar, LineCounter, parseDocument, visit } from 'yaml'
 import { z } from 'zod'
 import { codeOf, messageOf, WalbackError } from './base/errors.ts'
 import { nearest } from './base/nearest.ts'
@@ -10,8 +10,10 @@ import { type Conninfo, resolveConninfo } from './postgres/conninfo.ts'
 import { type EncryptionSettings, encryptionSettings, encryptionShape, withFilesFrom } from './repository/access.ts'
 import { checkSourceName, suggestSourceName } from './repository/layout.ts'
 import { type RetentionSettings, retentionSettings, retentionShape } from './retention/settings.ts'
-import { openStorage } from './storage/open.ts'
 import { repositoryUrlShape } from './storage/url-shape.ts'
+import { type VerifySettings, verifySettings, verifyShape } from './verify/settings.ts'
+
+export type { VerifySettings }
 
 export type Env = Readonly<Record<string, string | undefined>>
 
@@ -67,6 +69,7 @@ const configShape = z.strictObject({
   schema: schemaShape.prefault({}),
   backup: backupShape.prefault({}),
   retention: retentionShape.prefault({}),
+  verify: verifyShape.prefault({}),
 })
 
 export type Config = z.infer<typeof configShape> & { readonly file: string | undefined }
@@ -80,7 +83,7 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     throw new WalbackError('usage', `${file}:${at.line}:${at.col}: ${message}`, {
       hint:
         hint ??
-        'keys: version, repository, encryption (key_file, passphrase, passphrase_file, fingerprint), sources (url, repository, encryption, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), retention (window, last, within, daily, weekly, monthly, yearly, mode, prune_every)',
+        'keys: version, repository, encryption (key_file, passphrase, passphrase_file, fingerprint), sources (url, repository, encryption, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), retention (window, last, within, daily, weekly, monthly, yearly, mode, prune_every), verify (enabled, every, read_subset, max_rate)',
       facts: { file, line: at.line, column: at.col },
     })
   }
@@ -146,6 +149,7 @@ function refuseKey(document: Document, place: Path, key: string, fail: Fail): ne
     stream: streamShape,
     schema: schemaShape,
     backup: backupShape,
+    verify: verifyShape,
     retention: retentionShape,
   }
   const inSource = { guard: guardShape, encryption: encryptionShape }
@@ -207,7 +211,7 @@ export async function loadConfig(options: {
   return undefined
 }
 
-async function readIfThere(file: string, mayBeAbsent: boolean): Promise<string | undefined> {
+export async function readIfThere(file: string, mayBeAbsent: boolean): Promise<string | undefined> {
   try {
     return await readFile(file, 'utf8')
   } catch (error) {
@@ -278,6 +282,8 @@ export interface Effective {
   readonly onUnseenChange: UnseenChangePolicy
   readonly guard: GuardSettings
   readonly retention: RetentionSettings
+  /** Undefined: never. */
+  readonly verify: VerifySettings | undefined
 }
 
 /** Flags over environment over configuration. A flag for both database and repository leaves the configuration's sources aside. */
@@ -320,77 +326,15 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     onUnseenChange: config?.schema.on_unseen_change ?? 'backup',
     guard: guardSettings(entry?.guard),
     retention: retentionSettings(config?.retention),
+    verify: verifySettings(config?.verify),
   }
 }
 
 /** A plain path in a configuration is meant from where the file is. */
-function resolveFolder(url: string | undefined, file: string | undefined): string | undefined {
+export function resolveFolder(url: string | undefined, file: string | undefined): string | undefined {
   if (url === undefined || file === undefined || /^[a-z][a-z0-9+.-]+:/i.test(url)) return url
   return path.resolve(path.dirname(file), url)
 }
 
 const namesDatabase = (env: Env): boolean =>
   ['PGHOST', 'PGHOSTADDR', 'PGPORT', 'PGDATABASE', 'PGSERVICE', 'PGUSER'].some((name) => env[name])
-
-/** The inverse of expansion. */
-const literal = (text: string): string => text.replaceAll('${', () => '$${')
-
-export interface NewConfig {
-  readonly source: string
-  /** Undefined: PG* variables say where. */
-  readonly url: string | undefined
-  readonly repositoryUrl: string
-  /** Without a passphrase: that stays where it was. */
-  readonly encryption?: EncryptionSettings | undefined
-}
-
-export type ConfigWriting =
-  | { readonly kind: 'written'; readonly file: string }
-  | { readonly kind: 'same'; readonly file: string }
-  /** Another file is there; `add` is what it lacks. */
-  | { readonly kind: 'different'; readonly file: string; readonly add: string }
-
-/** Writes a configuration for one source, readable by its owner only since the URL may hold a password. Never overwrites. */
-export async function writeConfig(file: string, content: NewConfig, env: Env): Promise<ConfigWriting> {
-  const entry = content.url === undefined ? {} : { url: literal(content.url) }
-  const whole = new Document({
-    version: 1,
-    repository: literal(content.repositoryUrl),
-    ...(content.encryption === undefined ? {} : { encryption: content.encryption }),
-    sources: { [content.source]: entry },
-  })
-  const text = whole.toString({ lineWidth: 0 })
-  const existing = await readIfThere(file, true)
-  if (existing !== undefined) return compare(file, existing, content, env)
-  await mkdir(path.dirname(file), { recursive: true })
-  const temporary = `${file}.new-${process.pid}`
-  try {
-    await writeFile(temporary, text, { mode: 0o600, flag: 'wx' })
-    await link(temporary, file)
-    return { kind: 'written', file }
-  } catch (error) {
-    if (codeOf(error) === 'EEXIST') return compare(file, (await readIfThere(file, true)) ?? '', content, env)
-    throw new WalbackError('failed', `cannot write ${file}: ${messageOf(error)}`, {
-      cause: error,
-      hint: 'give another place with -c, or --no-config',
-    })
-  } finally {
-    await rm(temporary, { force: true })
-  }
-}
-
-function compare(file: string, existing: string, content: NewConfig, env: Env): ConfigWriting {
-  const config = parseConfig(existing, file, env)
-  const entry = config.sources[content.source]
-  const repository = resolveFolder(entry?.repository ?? config.repository, file)
-  const isSameStore =
-    repository !== undefined && openStorage(repository, env).url === openStorage(content.repositoryUrl, env).url
-  if (entry !== undefined && entry.url === content.url && isSameStore) return { kind: 'same', file }
-  const wanted = {
-    ...(content.url === undefined ? {} : { url: literal(content.url) }),
-    repository: literal(content.repositoryUrl),
-    ...(content.encryption === undefined ? {} : { encryption: content.encryption }),
-  }
-  const add = new Document({ sources: { [content.source]: wanted } }).toString({ lineWidth: 0 })
-  return { kind: 'different', file, add }
-}

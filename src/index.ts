@@ -115,6 +115,7 @@ export type { SegmentSummary, TransactionEntry } from './repository/segment-form
 export { scanSegments, timeOf } from './repository/segments.ts'
 export { currentTimeline, readTimelines, type Timeline } from './repository/timeline.ts'
 export { type UnseenChange, UnseenChanges } from './repository/unseen-changes.ts'
+export { findVerification, type Verification } from './repository/verification.ts'
 export { planRestore, type RestorePlan } from './restore/plan.ts'
 export type { RestoreProgress } from './restore/progress.ts'
 export { type RestoreOptions, type RestoreReport, restore } from './restore/restore.ts'
@@ -126,3 +127,14 @@ export { Prune, type PruneReport, previewPrune } from './retention/prune.ts'
 export type { RetentionMode, RetentionSettings } from './retention/settings.ts'
 export { openStorage } from './storage/open.ts'
 export type { GetOptions, PutOptions, Storage, StoredObject } from './storage/storage.ts'
+export {
+  type Damage,
+  damageKinds,
+  isDamage,
+  type LostTargets,
+  noteKinds,
+  type VerifyFinding,
+} from './verify/finding.ts'
+export { nextSubset, parseSubset, type ReadSubset, whole as wholeSubset } from './verify/subset.ts'
+export { type VerifyOptions, type VerifyReport, verifySource } from './verify/verify.ts'
+export type { VerifyProgress } from './verify/walk.ts'

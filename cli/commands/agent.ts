@@ -31,7 +31,7 @@ interface Options {
 
 async function agent(context: Context, options: Options): Promise<undefined> {
   const conninfo = await context.requireConninfo()
-  const { stream, backup, onUnseenChange, guard, retention } = await context.settings()
+  const { stream, backup, onUnseenChange, guard, retention, verify } = await context.settings()
   const [{ runAgent }, { outlastStore }] = await Promise.all([
     import('../../agent/agent.ts'),
     import('../../agent/outlast.ts'),
@@ -46,6 +46,7 @@ async function agent(context: Context, options: Options): Promise<undefined> {
     backup,
     guard,
     prune: pruningBy(retention),
+    verify,
     onUnseenChange: options.onUnseenChange ?? onUnseenChange,
     log,
     signal,

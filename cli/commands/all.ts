@@ -14,6 +14,7 @@ import { addPrune } from './prune.ts'
 import { addRestore } from './restore.ts'
 import { addStatus } from './status.ts'
 import { addUninstall } from './uninstall.ts'
+import { addVerify } from './verify.ts'
 
 /** Every command, in the order of the help. */
 export const commands: readonly AddCommand[] = [
@@ -30,6 +31,7 @@ export const commands: readonly AddCommand[] = [
   addPrune,
   addPins,
   addKey,
+  addVerify,
   addUninstall,
   addDemo,
 ]

@@ -1,5 +1,4 @@
 import { Option } from 'commander'
-import { type ConfigWriting, writeConfig } from '../../src/config.ts'
 import {
   askServerHistory,
   connect,
@@ -16,6 +15,7 @@ import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { plural } from '../format.ts'
 import { parseList } from '../options.ts'
+import { type ConfigWriting, writeConfig } from '../write-config.ts'
 import { createEncrypted, type EncryptionOptions, encryptionForConfig } from './init-encryption.ts'
 
 interface Options extends EncryptionOptions {

@@ -24,6 +24,9 @@ export const eventKinds = [
   /** Retention has removed something, or could not; the latter is cleared by the next prune that is done. */
   'pruned',
   'prune-failed',
+  /** What a scheduled verification found, and that it could not be carried out; cleared by the next that is well. */
+  'verify-damaged',
+  'verify-failed',
 ] as const
 export type EventKind = (typeof eventKinds)[number]
 

@@ -80,6 +80,11 @@ export async function readStoredTables(
   return tables
 }
 
+/** Refuses a record of an unfinished base that is not as it was written. */
+export async function checkProgress({ storage }: Repository, key: string, signal?: AbortSignal): Promise<void> {
+  await readJson(storage, key, z.discriminatedUnion('walback', [beginShape, tablesShape]), { signal })
+}
+
 /** The bases that are being taken, or were until something came between, in the order of their names. */
 export async function listBegun(repository: Repository, source: string, signal?: AbortSignal): Promise<BegunBase[]> {
   const [ended, begun] = [new Set<string>(), new Set<string>()]

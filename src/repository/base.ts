@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { WalbackError } from '../base/errors.ts'
 import { databaseShape, largeObjectShape, notCarriedShape, roleShape, sequenceShape } from '../model/catalog.ts'
 import { parseLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
@@ -97,19 +98,23 @@ export async function readManifest(
   source: string,
   base: string,
 ): Promise<BaseManifest | undefined> {
-  const either = z.union([manifestShape, abandonedShape])
-  const read = await readJson(repository.storage, manifestKey(source, base), either)
-  return read.walback === 'base' ? read : undefined
+  const key = manifestKey(source, base)
+  const read = await readJson(repository.storage, key, z.discriminatedUnion('walback', [manifestShape, abandonedShape]))
+  const isRight = read.id === base && (read.walback !== 'base' || read.source === source)
+  if (isRight) return read.walback === 'base' ? read : undefined
+  throw new WalbackError('corrupt', `${key} is damaged: it is the manifest of ${read.id}`)
 }
 
-/** The keys of all objects that a manifest names. */
-export const objectsOf = ({ schema, tables, largeObjects }: BaseManifest): string[] =>
-  [
-    schema.preData,
-    schema.postData,
-    ...tables.flatMap((table): ObjectReference[] => table.pieces),
-    ...largeObjects.data,
-  ].map(({ key }) => key)
+/** All objects that a manifest names. */
+export const referencesOf = ({ schema, tables, largeObjects }: BaseManifest): ObjectReference[] => [
+  schema.preData,
+  schema.postData,
+  ...tables.flatMap((table): ObjectReference[] => table.pieces),
+  ...largeObjects.data,
+]
+
+/** Their keys. */
+export const objectsOf = (manifest: BaseManifest): string[] => referencesOf(manifest).map(({ key }) => key)
 
 /** All complete bases of a source, oldest first by the position they were taken at: neither names nor clocks decide. */
 export async function readManifests(

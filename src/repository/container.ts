@@ -14,6 +14,7 @@ import {
 import { compressFrameSync, decompressFrameSync } from '../codec/lz4.ts'
 import { type ObjectSource, readAll, type Storage } from '../storage/storage.ts'
 import { ByteReader } from './byte-reader.ts'
+import { newerFormat } from './sealed-json.ts'
 
 /**
  * The container: the one file format of segments and of rows. Header, blocks, trailer, footer, each an LZ4 frame or a
@@ -122,10 +123,22 @@ export async function* readContainer(
   const reader = new ByteReader(source.get(key, { signal }), () => damaged('it is cut short'))
   try {
     yield* readFrames(reader, reference, damaged)
+  } catch (error) {
+    throw missingIfAbsent(error, key)
   } finally {
     // A caller that leaves early, or damage, would leave the file open.
     await reader.close()
   }
+}
+
+/** Whoever reads an object was told of it by another one: that it is not there is damage, and not the store's failure. */
+export function missingIfAbsent(error: unknown, key: string): unknown {
+  if (!(error instanceof WalbackError) || error.facts['absent'] !== true) return error
+  return new WalbackError('corrupt', `${key} is missing from the repository`, {
+    cause: error,
+    hint: 'bring it back from another copy; `walback verify` says what depends on it',
+    facts: { key, absent: true },
+  })
 }
 
 async function* readFrames(
@@ -245,6 +258,24 @@ async function readTrailerFrom(
 
 const tailReadBytes = 64 * 1024
 
+/** An object's header, in one small read; what follows it is not looked at. */
+export async function readHeader(source: ObjectSource, key: string, signal?: AbortSignal): Promise<unknown> {
+  const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${key} is damaged: ${what}`)
+  const read = async (end: number): Promise<Buffer> => readAll(source.get(key, { range: { start: 0, end }, signal }))
+  let head = await read(headReadBytes)
+  if (head.length < frameHeadBytes || head.readUInt32LE(0) !== frameMagic.header)
+    throw damaged('it does not begin as a walback object')
+  const end = frameHeadBytes + head.readUInt32LE(4)
+  if (end > mostHeaderBytes) throw damaged('its header has an impossible length')
+  if (end > head.length) head = await read(end)
+  if (end > head.length) throw damaged('it is cut short')
+  return parseHeader(head.subarray(frameHeadBytes, end), key)
+}
+
+const headReadBytes = 4096
+/** A table has at most 1,600 columns, each with a name of at most 63 bytes that JSON may write with escapes. */
+const mostHeaderBytes = 1 << 20
+
 /** Whether the parts of a footer that are always the same are there. */
 const isFooter = (content: Buffer): boolean => content.readUInt32LE(20) === 0 && content.subarray(56).equals(magic)
 
@@ -253,13 +284,7 @@ function parseHeader(content: Buffer, key: string): unknown {
     throw new WalbackError('corrupt', `${key} is not a walback object`)
   const version = content[magic.length]
   if (version !== containerVersion) {
-    throw new WalbackError(
-      'failed',
-      `${key} has format version ${version}, and this walback reads ${containerVersion}`,
-      {
-        hint: 'use the walback that wrote it, or a newer one',
-      },
-    )
+    throw newerFormat(key, version ?? 0, containerVersion)
   }
   return parseJson(content.subarray(magic.length + 4), key)
 }

@@ -30,6 +30,10 @@ export const baseProgressPrefix = (source: string, base: string): string => `${b
 export const leasesPrefix = (source: string): string => `sources/${source}/leases/`
 /** Recovery points that are kept for ever (repository/pins.ts). */
 export const pinsPrefix = (source: string): string => `sources/${source}/pins/`
+/** What `verify` has found, one record for each run; numbered, so that their order does not hang on clocks. */
+export const verificationsPrefix = (source: string): string => `sources/${source}/verifications/`
+export const verificationKey = (source: string, number: number): string =>
+  `${verificationsPrefix(source)}${String(number).padStart(8, '0')}.json`
 
 /** Segments are grouped by their position's upper half, that is by 4 GiB of log. */
 export function segmentKey(source: string, timeline: string, start: Lsn): string {

@@ -1,5 +1,6 @@
 import { ahead } from '../base/ahead.ts'
 import { inMemory, type ObjectSource, readAll } from '../storage/storage.ts'
+import { missingIfAbsent } from './container.ts'
 import type { Repository } from './repository.ts'
 import type { SegmentSummary, SegmentTrailer } from './segment-format.ts'
 import { readers, type StoredSegment, summaryFrom } from './segments.ts'
@@ -20,7 +21,7 @@ export function loadSegments(
   signal?: AbortSignal,
 ): AsyncGenerator<LoadedSegment> {
   const load = async (one: StoredSegment, stop: AbortSignal): Promise<LoadedSegment> => {
-    const source = await fetch(repository, one, stop)
+    const source = await fetchObject(repository, one, stop)
     return { segment: await summaryFrom(source, one, stop), source }
   }
   return ahead(stored, load, { ...fetchLimits, signal })
@@ -36,22 +37,28 @@ export function loadParts(
 ): AsyncGenerator<{ readonly reference: PartReference; readonly source: ObjectSource }> {
   const load = async (reference: PartReference, stop: AbortSignal) => ({
     reference,
-    source: await fetch(repository, reference, stop),
+    source: await fetchObject(repository, reference, stop),
   })
   return ahead(parts, load, { ...fetchLimits, signal })
 }
 
 /** An object in memory, or the store itself for one that is too large to be held. */
-async function fetch(
+export async function fetchObject(
   { storage }: Repository,
   { key, size_bytes }: { readonly key: string; readonly size_bytes: number },
   signal: AbortSignal,
 ): Promise<ObjectSource> {
-  return size_bytes > heldWhole_bytes ? storage : inMemory(await readAll(storage.get(key, { signal })))
+  if (size_bytes > heldWhole_bytes) return storage
+  try {
+    return inMemory(await readAll(storage.get(key, { signal })))
+  } catch (error) {
+    throw missingIfAbsent(error, key)
+  }
 }
 
 const heldWhole_bytes = 16 << 20
-const fetchLimits = {
+/** So many on their way, and so much of them in memory. */
+export const fetchLimits = {
   most: readers,
   weigh: ({ size_bytes }: { readonly size_bytes: number }) => (size_bytes > heldWhole_bytes ? 0 : size_bytes),
   budget: 64 << 20,

@@ -7,7 +7,7 @@ import { type KeyRecord, keyRecord } from './key-record.ts'
 import { repositoryKey, sourcesPrefix } from './layout.ts'
 import type { Recipient } from './recipients.ts'
 import { type Access, makeGeneration, RepositoryKey } from './repository-key.ts'
-import { readJson } from './sealed-json.ts'
+import { newerFormat, readJson, sealedJson } from './sealed-json.ts'
 
 /** Of a clear repository, and of an encrypted one: a reader that knows nothing of encryption has to refuse that. */
 const [clearFormat, encryptedFormat] = [1, 2]
@@ -20,6 +20,10 @@ const repositoryHeader = z.object({
   /** The first generation of the key; later ones have objects of their own. */
   encryption: keyRecord.optional(),
 })
+
+/** Before 0.2 a repository's own header had no seal. It is taken as it was written then, and in no other form. */
+const isOlderHeader = (text: string): boolean =>
+  /^\{"walback":"repository","format":1,"id":"[0-9a-f-]{36}","created":"[0-9T:.-]{23}Z"\}\n$/.test(text)
 
 interface Parts {
   readonly storage: Storage
@@ -86,15 +90,12 @@ export class Repository {
 
   static async find(storage: Storage, access?: Access): Promise<Repository | undefined> {
     if (!(await Repository.exists(storage))) return undefined
-    const { format, id, encryption } = await readJson(storage, repositoryKey, repositoryHeader)
+    const { format, id, encryption } = await readJson(storage, repositoryKey, repositoryHeader, {
+      mayLackSeal: isOlderHeader,
+      latest: encryptedFormat,
+    })
     if (format !== (encryption === undefined ? clearFormat : encryptedFormat)) {
-      throw new WalbackError(
-        'failed',
-        `the repository has format ${format}, and this walback reads ${clearFormat} and, encrypted, ${encryptedFormat}`,
-        {
-          hint: 'use the walback that wrote it, or a newer one',
-        },
-      )
+      throw newerFormat(repositoryKey, format, clearFormat)
     }
     const hasKey = access?.credential !== undefined || access?.fingerprint !== undefined
     if (encryption === undefined) {
@@ -136,5 +137,5 @@ async function writeHeader(storage: Storage, encryption: KeyRecord | undefined):
     created: new Date().toISOString(),
     ...(encryption === undefined ? {} : { encryption }),
   }
-  return await storage.put(repositoryKey, Buffer.from(`${JSON.stringify(header)}\n`), { ifAbsent: true })
+  return await storage.put(repositoryKey, sealedJson(header), { ifAbsent: true })
 }

@@ -232,7 +232,17 @@ export async function summaryFrom(
   const { trailer, sha256, size_bytes } = await readTrailerOf(source, stored.key, stored.size_bytes, signal)
   const parsed = segmentTrailer.safeParse(trailer)
   if (!parsed.success) throw new WalbackError('corrupt', `${stored.key} is damaged: its trailer has an unknown form`)
+  if (!isOf(stored.start, parsed.data)) {
+    throw new WalbackError('corrupt', `${stored.key} is damaged: it is another segment than its key says`)
+  }
   return { key: stored.key, sha256, size_bytes, start: stored.start, end: endOf(parsed.data), trailer: parsed.data }
+}
+
+/** Whether what a trailer tells of lies after the segment's start: an older one in its place would cut the chain short. */
+function isOf(start: Lsn, { end, transactions }: SegmentTrailer): boolean {
+  const [first, last] = [transactions.at(0), transactions.at(-1)]
+  if (first && parseLsn(first.end) <= start) return false
+  return parseLsn(end) > start && (last === undefined || parseLsn(last.end) <= parseLsn(end))
 }
 
 /** Requests on their way at a time. */

@@ -1,9 +1,10 @@
 import { chmod, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { writeConfig } from '../../cli/write-config.ts'
 import { WalbackError } from '../../src/base/errors.ts'
 import { parseDuration, parseSize } from '../../src/base/quantity.ts'
-import { configPlaces, loadConfig, parseConfig, resolveSettings, writeConfig } from '../../src/config.ts'
+import { configPlaces, loadConfig, parseConfig, resolveSettings } from '../../src/config.ts'
 import { folder } from './walback.ts'
 
 const complaint = (text: string, env = {}): string => {

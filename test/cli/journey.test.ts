@@ -214,6 +214,7 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
       },
       timeline: '00000001',
       schema: { followed_by: 'triggers', unseen_since: null },
+      last_verification: null,
       database: {
         state: 'reachable',
         slot: {

@@ -175,6 +175,23 @@ describe('timelines', () => {
   })
 })
 
+test('timelines whose record is gone, or another one, are damage and not the end of them', async () => {
+  const storage = new MemoryStorage()
+  const repository = await Repository.create(storage)
+  for (let n = 0; n < 3; n++) await beginTimeline(repository, timelineDetails)
+  const key = (n: number): string => `sources/app/timelines/0000000${n}/timeline.json`
+  const [second, third] = [storage.objects.get(key(2)) as Buffer, storage.objects.get(key(3)) as Buffer]
+  storage.objects.set(key(2), third)
+  await expect(readTimelines(repository, 'app')).rejects.toMatchObject({ code: 'corrupt' })
+  await storage.delete(key(2))
+  await expect(readTimelines(repository, 'app')).rejects.toMatchObject({ code: 'corrupt', facts: { key: key(2) } })
+  storage.objects.set(key(2), second)
+  await storage.delete(key(3))
+  expect(await readTimelines(repository, 'app')).toHaveLength(2)
+  await storage.put(segmentKey('app', '00000003', lsn(0x100n)), Buffer.from('x'))
+  await expect(readTimelines(repository, 'app')).rejects.toMatchObject({ code: 'corrupt', facts: { key: key(3) } })
+})
+
 describe('a repository', () => {
   test('is made once, and opened as it is', async () => {
     const storage = new MemoryStorage()
@@ -194,6 +211,23 @@ describe('a repository', () => {
     await storage.put('walback.json', Buffer.from(text))
     await expect(Repository.open(storage)).rejects.toMatchObject({ code })
     await expect(Repository.create(storage)).rejects.toMatchObject({ code })
+  })
+
+  test('of before headers had seals is opened, and one whose seal was turned into something else is not', async () => {
+    const storage = new MemoryStorage()
+    const id = '84c0fc0f-4a53-4bd0-9d6f-0d1f0c2f3a55'
+    const older = `{"walback":"repository","format":1,"id":"${id}","created":"2026-11-23T14:00:00.000Z"}\n`
+    await storage.put('walback.json', Buffer.from(older))
+    expect((await Repository.open(storage)).id).toBe(id)
+    const sealed = new MemoryStorage()
+    await Repository.create(sealed)
+    const bytes = sealed.objects.get('walback.json') as Buffer
+    for (let bit = 0; bit < bytes.length * 8; bit++) {
+      const other = Buffer.from(bytes)
+      other[bit >> 3] = (other[bit >> 3] as number) ^ (1 << (bit & 7))
+      sealed.objects.set('walback.json', other)
+      await expect(Repository.open(sealed)).rejects.toMatchObject({ code: 'corrupt' })
+    }
   })
 
   test('knows its sources', async () => {
