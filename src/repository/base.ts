@@ -3,7 +3,7 @@ import { WalbackError } from '../base/errors.ts'
 import { databaseShape, largeObjectShape, notCarriedShape, roleShape, sequenceShape } from '../model/catalog.ts'
 import { parseLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
-import { basesPrefix, manifestKey } from './layout.ts'
+import { baseRemovedKey, basesPrefix, manifestKey } from './layout.ts'
 import type { Repository } from './repository.ts'
 import { readJson, sealedJson } from './sealed-json.ts'
 
@@ -90,6 +90,12 @@ export async function writeManifest(repository: Repository, manifest: BaseManife
 export async function abandonBase(repository: Repository, source: string, base: string): Promise<boolean> {
   const mark: z.infer<typeof abandonedShape> = { walback: 'abandoned base', format: 1, id: base }
   return await repository.storage.put(manifestKey(source, base), sealedJson(mark), { ifAbsent: true })
+}
+
+/** Says that a complete base is about to be removed: the first that is written of its removal, and the last that goes. */
+export async function markRemoved(repository: Repository, source: string, base: string): Promise<void> {
+  const mark = { walback: 'removed base', format: 1, id: base }
+  await repository.storage.put(baseRemovedKey(source, base), sealedJson(mark), { ifAbsent: true })
 }
 
 /** The manifest; undefined for a base that was given up. */

@@ -24,6 +24,13 @@ export const prunedPrefix = (source: string, timeline: string): string => `${tim
 export const basesPrefix = (source: string): string => `sources/${source}/bases/`
 export const basePrefix = (source: string, base: string): string => `${basesPrefix(source)}${base}/`
 export const manifestKey = (source: string, base: string): string => `${basePrefix(source, base)}manifest.json`
+/** The base whose manifest a key is, if it is one. */
+export function baseOfManifest(source: string, key: string): string | undefined {
+  const id = key.startsWith(basesPrefix(source)) ? key.slice(basesPrefix(source).length).split('/')[0] : undefined
+  return id !== undefined && key === manifestKey(source, id) ? id : undefined
+}
+/** Says that a base is being removed, and what is left of it is not damage (retention/prune.ts). */
+export const baseRemovedKey = (source: string, base: string): string => `${basePrefix(source, base)}removed.json`
 /** What is done of a base that is being taken (repository/base-progress.ts). */
 export const baseProgressPrefix = (source: string, base: string): string => `${basePrefix(source, base)}progress/`
 /** Who reads or removes now, and whose word is not taken any more (repository/lease.ts). */

@@ -2,7 +2,8 @@ import { throwIfAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { forEachParallel } from '../base/parallel.ts'
 import type { Micros } from '../model/time.ts'
-import { abandonBase } from '../repository/base.ts'
+import { abandonBase, markRemoved } from '../repository/base.ts'
+import { baseOfManifest, baseRemovedKey } from '../repository/layout.ts'
 import { describeLease, Lease, type LeaseRecord, readLeases } from '../repository/lease.ts'
 import { contains, merged, writePruned } from '../repository/pruned.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -78,7 +79,11 @@ export class Prune implements AsyncDisposable {
     const { source, removal } = this.plan
     const signal = options.signal === undefined ? this.lock.signal : AbortSignal.any([options.signal, this.lock.signal])
     for (const id of removal.givenUp) await abandonBase(this.repository, source, id)
-    for (const { key } of removal.names) await this.remove(key, signal)
+    for (const { key } of removal.names) {
+      const base = baseOfManifest(source, key)
+      if (base !== undefined) await markRemoved(this.repository, source, base)
+      await this.remove(key, signal)
+    }
     for (const [id, ranges] of removal.ranges) {
       throwIfAborted(signal)
       await writePruned(this.repository, { source, id }, ranges)
@@ -91,10 +96,18 @@ export class Prune implements AsyncDisposable {
       if (reader !== undefined) spared.add(describeLease(reader))
       return reader === undefined
     })
-    // A segment names its parts, so all of those go before any of these.
-    const isPart = ({ key }: Doomed): boolean => key.endsWith('.wbp')
-    for (const some of [doomed.filter((one) => !isPart(one)), doomed.filter(isPart)])
-      await forEachParallel(some, deleters, ({ key }) => this.remove(key, signal))
+    // A segment names its parts, so all of those go before any of these; and what says that a base goes is the last of it.
+    for (const turn of [0, 1, 2])
+      await forEachParallel(
+        doomed.filter(({ key }) => turnOf(key) === turn),
+        deleters,
+        ({ key }) => this.remove(key, signal),
+      )
+    for (const { key } of removal.names) {
+      const base = baseOfManifest(source, key)
+      const isSpared = readers.some((lease) => lease.reads?.base === base)
+      if (base !== undefined && !isSpared) await this.remove(baseRemovedKey(source, base), signal)
+    }
     const gone = [...removal.names, ...doomed]
     return {
       objects: gone.length,
@@ -128,6 +141,8 @@ function isRead({ of }: Doomed, lease: LeaseRecord): boolean {
   const range = streamOf(lease)
   return lease.reads?.timeline === of.timeline && range !== undefined && contains(merged([range]), of.at)
 }
+
+const turnOf = (key: string): number => (key.endsWith('.wbp') ? 1 : key.endsWith('/removed.json') ? 2 : 0)
 
 /** Deletes on their way at a time. */
 const deleters = 16

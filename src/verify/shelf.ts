@@ -1,5 +1,12 @@
 import { type Lsn, parseLsnKey } from '../model/lsn.ts'
-import { basesPrefix, segmentsPrefix, timelineKey, timelinesPrefix, verificationsPrefix } from '../repository/layout.ts'
+import {
+  basesPrefix,
+  prunedPrefix,
+  segmentsPrefix,
+  timelineKey,
+  timelinesPrefix,
+  verificationsPrefix,
+} from '../repository/layout.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { StoredSegment } from '../repository/segments.ts'
 import type { StoredObject } from '../storage/storage.ts'
@@ -77,6 +84,7 @@ class TimelineShelf {
   private readonly id: string
   private readonly recordKey: string
   private readonly prefix: string
+  private readonly prunedPrefix: string
   private readonly segments: ShelvedSegment[] = []
   private readonly strays: StoredObject[] = []
   private waiting: { readonly start: Lsn; readonly parts: StoredObject[] } | undefined
@@ -86,14 +94,13 @@ class TimelineShelf {
     this.id = id
     this.recordKey = timelineKey(source, id)
     this.prefix = segmentsPrefix(source, id)
+    this.prunedPrefix = prunedPrefix(source, id)
   }
 
   add(object: StoredObject): void {
     const { key, size_bytes } = object
-    if (key === this.recordKey) {
-      this.hasRecord = true
-      return
-    }
+    if (key === this.recordKey) this.hasRecord = true
+    if (key === this.recordKey || key.startsWith(this.prunedPrefix)) return
     const name = key.startsWith(this.prefix) ? segmentName.exec(key.slice(this.prefix.length)) : null
     const [, high, digits, kind] = name ?? []
     if (digits === undefined || high !== digits.slice(0, 8)) {

@@ -2,7 +2,7 @@ import { ahead } from '../base/ahead.ts'
 import { parseLsn } from '../model/lsn.ts'
 import { type BaseManifest, readManifest } from '../repository/base.ts'
 import { checkProgress } from '../repository/base-progress.ts'
-import { baseProgressPrefix, manifestKey } from '../repository/layout.ts'
+import { baseProgressPrefix, baseRemovedKey, manifestKey } from '../repository/layout.ts'
 import { timeOf } from '../repository/segments.ts'
 import { absenceOf, type BaseObject, contradictionIn, objectsIn, readBaseObject, TableHashes } from './check-base.ts'
 import { wordsOf } from './check-segment.ts'
@@ -70,6 +70,10 @@ async function withoutManifest(walk: Walk, { id, objects }: ShelvedBase): Promis
         if (isThere) walk.damage({ kind: 'progress-damaged', key, message, lost: [], hint })
       }
     }
+    return
+  }
+  if (objects.has(baseRemovedKey(source, id))) {
+    leftovers(walk, id, objects, 'a base that retention was removing when it was interrupted')
     return
   }
   const key = manifestKey(source, id)

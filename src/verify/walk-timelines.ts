@@ -2,6 +2,7 @@ import { ahead } from '../base/ahead.ts'
 import { formatLsn, type Lsn, lsn, parseLsn } from '../model/lsn.ts'
 import { segmentKey, timelineKey } from '../repository/layout.ts'
 import { fetchLimits } from '../repository/load-segments.ts'
+import { contains, covers, type Range, readPruned } from '../repository/pruned.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
 import { timeOf } from '../repository/segments.ts'
 import { readTimeline, type Timeline, timelineId } from '../repository/timeline.ts'
@@ -49,9 +50,11 @@ export async function walkTimelines(
   }
   const walked: WalkedTimeline[] = []
   for (const [place, id] of ids.entries()) {
+    const record = records.get(id)
     const next = records.get(ids[place + 1] ?? '')
     const chain = new ChainWalk(walk, id, {
-      record: records.get(id),
+      record,
+      pruned: record ? await readPruned(walk.options.repository, record, walk.options.signal) : [],
       fault: faults.get(id),
       bases: bases.filter(({ manifest }) => manifest.timeline === id),
       parentEnd: next?.parent?.timeline === id ? parseLsn(next.parent.end) : undefined,
@@ -95,6 +98,8 @@ async function recordOf(walk: Walk, id: string): Promise<Timeline | Fault> {
 
 interface Known {
   readonly record: Timeline | undefined
+  /** What retention has removed of it. */
+  readonly pruned: readonly Range[]
   readonly fault: Fault | undefined
   readonly bases: readonly WalkedBase[]
   /** Up to where the next timeline says that this one was stored. */
@@ -134,7 +139,12 @@ class ChainWalk {
 
   async run(shelved: ShelvedTimeline | undefined): Promise<WalkedTimeline> {
     const { walk, id } = this
-    const segments = shelved?.segments ?? []
+    const { pruned } = this.known
+    const isGone = ({ start }: ShelvedSegment): boolean => contains(pruned, start)
+    const segments = (shelved?.segments ?? []).filter((segment) => !isGone(segment))
+    // What retention was about to remove when it was interrupted.
+    for (const { key, size_bytes, parts } of shelved?.segments.filter(isGone) ?? [])
+      this.leftovers.push({ key, size_bytes }, ...parts)
     const check = (segment: ShelvedSegment, stop: AbortSignal) => this.check(segment, segments.at(-1) === segment, stop)
     const limits = { ...fetchLimits, most: walk.options.jobs, signal: walk.options.signal }
     for await (const checked of ahead(segments, check, limits)) {
@@ -208,6 +218,10 @@ class ChainWalk {
   }
 
   private missing(from: Lsn, to: Lsn, why = ''): void {
+    if (covers(this.known.pruned, from, to)) {
+      this.map.addHole({ from, to })
+      return
+    }
     const key = segmentKey(this.walk.options.source, this.id, from)
     const message = `${key} is missing: nothing is stored between ${formatLsn(from)} and ${formatLsn(to)}${why}`
     this.hole({ kind: 'segment-missing', key, message }, from, to)
@@ -235,6 +249,7 @@ class ChainWalk {
       this.missing(end, parentEnd, ', up to where the record of the timeline after it says that it was')
     if (seen === undefined || this.hasSeen) return
     const seenEnd = parseLsn(seen.end)
+    if (contains(this.known.pruned, lsn(seenEnd - 1n))) return
     if (this.found.some(({ hole }) => hole.from < seenEnd && seenEnd <= hole.to)) return
     if (this.map.end < seenEnd) {
       const from = this.map.end

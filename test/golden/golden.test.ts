@@ -69,7 +69,7 @@ describe('a repository of a later format', () => {
     await cp(path.join(at(golden[0] ?? ''), 'repository'), path.join(place.path, 'newer'), { recursive: true })
     const file = path.join(place.path, 'newer', 'walback.json')
     // It may be of another shape altogether.
-    await writeFile(file, sealedJson({ walback: 'repository', format: 2, what: { is: ['not', 'known'] } }))
+    await writeFile(file, sealedJson({ walback: 'repository', format: 3, what: { is: ['not', 'known'] } }))
   })
 
   it.each([
@@ -87,7 +87,7 @@ describe('a repository of a later format', () => {
     ['verify'],
   ])('is refused by %s', async (...words) => {
     const ran = await here([...words, ...flags()], { cwd: place.path })
-    expect(ran.stderr + ran.stdout).toMatch(/walback\.json has format 2, and this walback reads 1/)
+    expect(ran.stderr + ran.stdout).toMatch(/walback\.json has format 3, and this walback reads 2/)
     expect(ran.stderr + ran.stdout).toMatch(/use the walback that wrote it, or a newer one/)
     expect(ran.exit).not.toBe(0)
   })

@@ -4,6 +4,8 @@ import { breakStaleLeases } from '../../src/repository/lease.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import { Prune } from '../../src/retention/prune.ts'
 import type { GetOptions, PutOptions, Storage, StoredObject } from '../../src/storage/storage.ts'
+import { isDamage } from '../../src/verify/finding.ts'
+import { verifySource } from '../../src/verify/verify.ts'
 import { MadeArchive } from './made-archive.ts'
 import { expectKept, promisesOf } from './promises.ts'
 
@@ -69,6 +71,9 @@ async function richArchive(): Promise<MadeArchive> {
   return archive
 }
 
+const damageIn = async (repository: Repository): Promise<string[]> =>
+  (await verifySource(repository, 'app', { isRecorded: false })).findings.filter(isDamage).map(({ key }) => key)
+
 const policy = { window_ms: 20 * 3_600_000, last: 2 }
 
 it('that dies at any call to the store leaves an archive that keeps its promises, and the next one ends its work', async () => {
@@ -82,6 +87,7 @@ it('that dies at any call to the store leaves an archive that keeps its promises
   await finish(undisturbed)
   const keys = [...wanted.objects.keys()].sort()
   const all = whole.storage.objects.size
+  const damageBefore = await damageIn(whole.repository)
   expect(keys.length).toBeLessThan(whole.keys().length)
   for (const isCarriedOut of [false, true]) {
     for (let last = 0; last < 1000; last++) {
@@ -98,6 +104,12 @@ it('that dies at any call to the store leaves an archive that keeps its promises
       // What dies before it has removed anything has changed nothing.
       if (!hasBegun && outcome !== 'done') continue
       await expectKept(repository, whole.repository, promised)
+      // What is removed on purpose is no damage, however far the removal came.
+      const damage = await damageIn(repository)
+      expect(
+        damage.filter((key) => !damageBefore.includes(key)),
+        `call ${last}`,
+      ).toEqual([])
       if (outcome === 'done' && dying.calls <= last + 2) break
       await breakStaleLeases(repository, 'app')
       await finish(repository)
