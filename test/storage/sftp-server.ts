@@ -29,7 +29,7 @@ export interface SftpServer extends AsyncDisposable {
   readonly connections: Set<Connection>
   /** How many came in all. */
   accepted: number
-  fault: (request: string) => Fault
+  fault: (request: string) => Fault | Promise<Fault>
 }
 
 const newKey = (): { private: string; public: string } => ssh2.utils.generateKeyPairSync('ed25519')
@@ -117,7 +117,7 @@ async function serve(
       }
       const id = packet.word()
       const name = type === 200 ? new Packet(bytes.subarray(5)).text() : (requestNames[type] ?? String(type))
-      const fault = server.fault(name)
+      const fault = await server.fault(name)
       if (fault === 'silence') continue
       if (fault === 'cut') return cut()
       const answer = await files.answer(type, packet)
