@@ -4,6 +4,8 @@ import { WalbackError } from '../base/errors.ts'
 import { AzureStorage } from './azure.ts'
 import { azureExample, parseAzureUrl } from './azure-url.ts'
 import { DirectoryStorage } from './directory.ts'
+import { GcsStorage } from './gcs.ts'
+import { gcsExample, parseGcsUrl } from './gcs-url.ts'
 import { S3Storage } from './s3.ts'
 import { parseS3Url, s3Example } from './s3-url.ts'
 import { SftpStorage } from './sftp.ts'
@@ -27,6 +29,8 @@ export function openStorage(url: string, env: StorageEnv = {}): Storage {
     case 'az':
     case 'azure':
       return new AzureStorage(parseAzureUrl(url, env))
+    case 'gs':
+      return new GcsStorage(parseGcsUrl(url, env))
     case 'sftp':
       return new SftpStorage(parseSftpUrl(url, env))
     default:
@@ -42,4 +46,4 @@ function folderOf(url: string): string {
   }
 }
 
-const urlHint = `a repository is a folder (file:///var/backups/app, or a path), a bucket (${s3Example}, ${azureExample}) or a folder of a server (${sftpExample})`
+const urlHint = `a repository is a folder (file:///var/backups/app, or a path), a bucket (${s3Example}, ${gcsExample}, ${azureExample}) or a folder of a server (${sftpExample})`

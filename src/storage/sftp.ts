@@ -1,7 +1,7 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import path from 'node:path/posix'
 import type { FileEntryWithStats } from 'ssh2'
-import { sleep, throwIfAborted } from '../base/abort.ts'
+import { sleep, throwIfAborted, unlessAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { type ClaimStore, type ClaimTimes, claimTimes, ownPrefix, putUnderClaim } from './claims.ts'
 import { cutParts, stopping } from './cut.ts'
@@ -284,21 +284,6 @@ const maxTries = 5
 const firstWait_ms = 200
 const longestWait_ms = 10_000
 const discard_ms = 5_000
-
-async function unlessAborted<T>(answer: Promise<T>, signal: Signal): Promise<T> {
-  if (signal === undefined) return answer
-  let stop = (): void => undefined
-  const stopped = new Promise<never>((_resolve, reject) => {
-    stop = () => reject(new WalbackError('interrupted', 'interrupted', { cause: signal.reason }))
-    if (signal.aborted) stop()
-    else signal.addEventListener('abort', stop, { once: true })
-  })
-  try {
-    return await Promise.race([answer, stopped])
-  } finally {
-    signal.removeEventListener('abort', stop)
-  }
-}
 
 /**
  * Whether a name is a link to our file. The protocol shows no inode, but what is changed under one name shows under
