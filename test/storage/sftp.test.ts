@@ -1,3 +1,9 @@
+/**
+ * The contract on SFTP servers: ours, with and without OpenSSH's extensions; OpenSSH's own `sftp-server`, where it is
+ * installed or `WALBACK_SFTP_SERVER` names it; and the server that `WALBACK_SFTP_URL=sftp://user@host/path?…` names,
+ * with a login from the environment.
+ */
+import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -5,7 +11,7 @@ import path from 'node:path'
 import { afterAll, beforeAll, describe } from 'vitest'
 import { openStorage } from '../../src/storage/open.ts'
 import { fingerprintOf } from '../../src/storage/sftp-host-key.ts'
-import { storageContract } from './contract.ts'
+import { listed, storageContract } from './contract.ts'
 import { type SftpServer, type SftpServerOptions, startSftpServer } from './sftp-server.ts'
 
 function contractOn(name: string, options: SftpServerOptions): void {
@@ -37,4 +43,21 @@ describe.skipIf(program === undefined)('SFTP, as OpenSSH has it (skipped unless 
   if (program === undefined) return
   contractOn("OpenSSH's sftp-server", { program: { path: program, args: [] } })
   contractOn("OpenSSH's sftp-server without links", { program: { path: program, args: ['-P', 'hardlink'] } })
+})
+
+const given = process.env['WALBACK_SFTP_URL'] ?? ''
+describe.skipIf(given === '')('a server of yours (skipped unless WALBACK_SFTP_URL is set)', () => {
+  storageContract('SFTP there', async () => {
+    const at = new URL(given)
+    at.pathname = `${at.pathname}/${randomBytes(6).toString('hex')}`
+    const fresh = () => openStorage(at.href, process.env)
+    const storage = fresh()
+    return {
+      storage,
+      another: fresh,
+      [Symbol.asyncDispose]: async () => {
+        for (const { key } of await listed(storage, '')) await storage.delete(key)
+      },
+    }
+  })
 })
