@@ -76,21 +76,21 @@ export class GcsStorage implements Storage {
     { signal, ifAbsent = false }: PutOptions,
   ): Promise<boolean> {
     let isSent = false
-    return this.written(key, token, ifAbsent, signal, async ({ uploads }) => {
-      // The body is gone with the first attempt: what the SDK could not mend is not tried again here.
-      if (isSent) throw new WalbackError('storage', `the upload of ${this.where(key)} broke off`, { retryable: true })
-      isSent = true
-      try {
+    try {
+      return await this.written(key, token, ifAbsent, signal, async ({ uploads }) => {
+        // The body is gone with the first attempt: what the SDK could not mend is not tried again here.
+        if (isSent) throw new WalbackError('storage', `the upload of ${this.where(key)} broke off`, { retryable: true })
+        isSent = true
         await send(uploads.file(this.name(key)), parts.body, signal, {
           ...details,
           resumable: true,
           chunkSize: this.partBytes,
           validation: 'crc32c',
         })
-      } catch (error) {
-        throw parts.failure?.error ?? error
-      }
-    })
+      })
+    } catch (error) {
+      throw parts.failure?.error ?? error
+    }
   }
 
   async *get(key: string, options: GetOptions = {}): AsyncGenerator<Buffer> {

@@ -111,6 +111,23 @@ describe("Google Cloud Storage's protocol", () => {
     expect(await listed(storage, '')).toEqual([])
   })
 
+  test('hands on what a large body fails with, and stores nothing of it', async () => {
+    async function* failing(): AsyncGenerator<Buffer> {
+      yield large
+      throw new TypeError('a bug in the body')
+    }
+    const controller = new AbortController()
+    async function* aborting(): AsyncGenerator<Buffer> {
+      yield large
+      controller.abort()
+      yield large
+    }
+    await expect(open().put('key', failing())).rejects.toThrow(TypeError)
+    const aborted = open().put('key', aborting(), { signal: controller.signal })
+    await expect(aborted).rejects.toMatchObject({ code: 'interrupted' })
+    expect(await listed(open(), '')).toEqual([])
+  })
+
   test('says what is refused, and whether it may pass', async () => {
     const storage = open()
     faultAt('look', 403)
