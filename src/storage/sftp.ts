@@ -17,7 +17,7 @@ type Signal = AbortSignal | undefined
 /**
  * A folder of an SFTP server as a store. A write goes to a temporary file beside its key, is fsynced where the server
  * can, and is given its name in one step: by OpenSSH's extensions for link(2), which fails if the name exists, and for
- * rename(2). Where there is none for link(2), put-if-absent is by claims (docs/decisions/0011).
+ * rename(2). Where there is none for link(2), put-if-absent is by claims (docs/decisions/0012).
  */
 export class SftpStorage implements Storage {
   readonly url: string
