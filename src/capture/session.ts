@@ -1,3 +1,4 @@
+import { waitFor } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { formatLsn, type Lsn } from '../model/lsn.ts'
 import { type Conninfo, describeConninfo } from '../postgres/conninfo.ts'
@@ -160,7 +161,16 @@ async function captureOnce(
     if (now.end !== head.end) throw overtaken(source, now.end)
   }
   checkContinuity(facts, held, timeline, head)
-  if (!held?.active && !stream.hasEnded) throw twoServers(conninfo)
+  // The server may have ended the stream already, which is read in a moment.
+  const isOnOne = await waitFor(
+    async () =>
+      held?.active ||
+      stream.hasEnded ||
+      (await control.ask((client) => readSlot(client, timeline.slot)))?.active ||
+      undefined,
+    { timeout_ms: 2000, interval_ms: 50, signal: options.stop },
+  )
+  if (!isOnOne) throw twoServers(conninfo)
   // The server still has the log of what is damaged at the archive's end: it comes again, under the same keys.
   for (const { key } of damaged) await repository.storage.delete(key)
   options.onStart?.(head.end)

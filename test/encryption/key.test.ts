@@ -7,6 +7,7 @@ import { fingerprintOf } from '../../src/repository/key-record.ts'
 import { makeRecipient } from '../../src/repository/recipients.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import { type Access, makeGeneration, type RepositoryKey } from '../../src/repository/repository-key.ts'
+import { sealedJson } from '../../src/repository/sealed-json.ts'
 import { readAll } from '../../src/storage/storage.ts'
 import { MemoryStorage } from '../repository/memory-storage.ts'
 
@@ -181,7 +182,7 @@ describe('a store that wants to read', () => {
     const third = await makeGeneration(storage, targets, { record: trueFirst, secrets: first.secrets })
     expect(third.record).toMatchObject({ generation: 2, previous: fingerprint })
     for (const one of [second.record, record, third.record]) {
-      await storage.put('keys/00000002.json', Buffer.from(JSON.stringify({ walback: 'key', format: 1, ...one })))
+      await storage.put('keys/00000002.json', sealedJson({ walback: 'key', format: 1, ...one }))
       for (const credential of [owner, agent, alice]) {
         expect(['wrong_key', 'corrupt']).toContain(await code(open(storage, credential)))
         expect(['wrong_key', 'corrupt']).toContain(await code(open(storage, credential, { fingerprint })))
@@ -191,11 +192,11 @@ describe('a store that wants to read', () => {
 
   test('exchanges the public key in a record, or anything else in it: everybody notices', async () => {
     const storage = await made()
-    const whole = JSON.parse((storage.objects.get('walback.json') as Buffer).toString())
+    const { sha256: _, ...whole } = JSON.parse((storage.objects.get('walback.json') as Buffer).toString())
     const theirs = (await makeGeneration(new MemoryStorage(), [])).record
     for (const part of ['publicKey', 'structure', 'mac'] as const) {
       const encryption = { ...whole.encryption, [part]: theirs[part] }
-      storage.objects.set('walback.json', Buffer.from(JSON.stringify({ ...whole, encryption })))
+      storage.objects.set('walback.json', sealedJson({ ...whole, encryption }))
       for (const credential of [owner, agent, alice]) expect(await code(open(storage, credential))).toBe('corrupt')
     }
   })
@@ -207,7 +208,7 @@ describe('a store that wants to read', () => {
     const entry = JSON.parse((storage.objects.get(`${folder}alice.json`) as Buffer).toString())
     const recipient = await identityToRecipient(await generateIdentity())
     const { sha256: _, ...rest } = { ...entry, name: 'mallory', recipient }
-    await storage.put(`${folder}mallory.json`, Buffer.from(JSON.stringify(rest)))
+    await storage.put(`${folder}mallory.json`, sealedJson(rest))
     await expect(rotateKey(repository.clear, key)).rejects.toMatchObject({
       code: 'corrupt',
       message: expect.stringContaining('mallory'),

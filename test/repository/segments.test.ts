@@ -202,7 +202,7 @@ describe('a repository', () => {
   })
 
   test.each([
-    ['a later format', '{"walback":"repository","format":2,"id":"x","created":"y"}', 'failed'],
+    ['a later format', '{"walback":"repository","format":3,"id":"x","created":"y"}', 'failed'],
     ['something else', '{"walback":"base"}', 'corrupt'],
     ['half of it', '{"walback":"repo', 'corrupt'],
     ['nothing', '', 'corrupt'],
