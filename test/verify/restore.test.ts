@@ -15,7 +15,7 @@ import { ourObjects } from '../support/walback.ts'
 import { buildArchive, inMemoryCopy, openSourceDatabase } from './archive.ts'
 import { harm } from './damage.ts'
 
-const seed = Number(process.env['WALBACK_SEED'] ?? Date.now() % 1_000_000)
+const seed = Number(process.env['WALBACK_SEED'] ?? 235_116)
 const rounds = 10
 
 it(`restores from a damaged archive exactly, or not at all (seed ${seed})`, { timeout: 300_000 }, async () => {
