@@ -5,7 +5,7 @@ import { verifySource } from '../../src/verify/verify.ts'
 import { buildTargets } from './archive.ts'
 import { damageRounds } from './rounds.ts'
 
-const seed = Number(process.env['WALBACK_SEED'] ?? Date.now() % 1_000_000)
+const seed = Number(process.env['WALBACK_SEED'] ?? 84_893)
 
 it(`finds every damage, and a restore uses none (seed ${seed})`, async () => {
   await using server = await startEmbedded()
