@@ -225,6 +225,8 @@ function absorb(text: Buffer, changes: NetChanges, expected: RowHash): Buffer {
   let kept = 0
   for (let start = 0; start < text.length; ) {
     const end = text.indexOf(newline, start)
+    // Another kind of object in its place, whole in itself.
+    if (end < 0) throw new WalbackError('corrupt', 'the rows of a base end within a row: they are not those of a table')
     const becomes = changes.absorb(text, start, end)
     if (becomes === keep) expected.add(text, start, end)
     else {
