@@ -1,4 +1,5 @@
 import { createHash, type Hash, hash } from 'node:crypto'
+import { z } from 'zod'
 import { assert } from '../base/assert.ts'
 import { WalbackError } from '../base/errors.ts'
 import {
@@ -103,8 +104,16 @@ export type ContainerPart =
   | { readonly kind: 'block'; readonly raw: Buffer; readonly items: number }
   | { readonly kind: 'end'; readonly trailer: unknown; readonly sha256: string; readonly size_bytes: number }
 
+/** What an object is by its header. */
+export type ContainerKind = 'rows' | 'large objects' | 'text' | 'segment' | 'part'
+
 export interface ContainerReference {
   readonly key: string
+  /**
+   * What it must be, which is checked before anything of it is given: a sound object of another kind in its place would
+   * be read as what it is not until its end shows its hash.
+   */
+  readonly kind?: ContainerKind | undefined
   /** What the object's SHA-256 must be, where a manifest or a later segment says so. */
   readonly sha256?: string | undefined
 }
@@ -143,7 +152,7 @@ export function missingIfAbsent(error: unknown, key: string): unknown {
 
 async function* readFrames(
   reader: ByteReader,
-  { key, sha256: wanted }: ContainerReference,
+  { key, kind: meant, sha256: wanted }: ContainerReference,
   damaged: (what: string) => WalbackError,
 ): AsyncGenerator<ContainerPart> {
   const digest = createHash('sha256')
@@ -174,8 +183,12 @@ async function* readFrames(
       return
     }
     digest.update(head)
-    if (kind === frameMagic.header && first) yield { kind: 'header', header: parseHeader(await take(length), key) }
-    else if (kind === frameMagic.trailer && !first && trailer === undefined) {
+    if (kind === frameMagic.header && first) {
+      const header = parseHeader(await take(length), key)
+      const found = z.object({ kind: z.string() }).safeParse(header).data?.kind
+      if (meant !== undefined && found !== meant) throw damaged(`it should be ${meant}, and its header says ${found}`)
+      yield { kind: 'header', header }
+    } else if (kind === frameMagic.trailer && !first && trailer === undefined) {
       trailerOffset = reader.position - frameHeadBytes
       trailer = parseTrailer(await take(length), key)
     } else if (kind === frameMagic.block && !first && trailer === undefined && length === blockHeadBytes) {

@@ -55,11 +55,10 @@ export async function readBaseObject(
 ): Promise<string | undefined> {
   const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${reference.key} is damaged: ${what}`)
   let [lines, hash] = [0, undefined as string | undefined]
-  for await (const part of readContainer(storage, reference, signal)) {
+  for await (const part of readContainer(storage, { ...reference, kind }, signal)) {
     if (part.kind === 'header') {
-      const { kind: found, schema, name } = part.header as { kind?: unknown; schema?: unknown; name?: unknown }
-      const isRight =
-        found === kind && (rows === undefined || (schema === rows.table.schema && name === rows.table.name))
+      const { schema, name } = part.header as { schema?: unknown; name?: unknown }
+      const isRight = rows === undefined || (schema === rows.table.schema && name === rows.table.name)
       if (!isRight) throw damaged('it is not what its manifest names it for')
     } else if (part.kind === 'block') {
       if (kind !== 'rows') continue
