@@ -14,7 +14,7 @@ import {
 } from '../codec/block.ts'
 import { compressFrameSync, decompressFrameSync } from '../codec/lz4.ts'
 import { type ObjectSource, readAll, type Storage } from '../storage/storage.ts'
-import { ByteReader } from './byte-reader.ts'
+import { Taker } from '../storage/taker.ts'
 import { newerFormat } from './sealed-json.ts'
 
 /**
@@ -129,7 +129,7 @@ export async function* readContainer(
 ): AsyncGenerator<ContainerPart> {
   const { key } = reference
   const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${key} is damaged: ${what}`)
-  const reader = new ByteReader(source.get(key, { signal }), () => damaged('it is cut short'))
+  const reader = new Taker(source.get(key, { signal }))
   try {
     yield* readFrames(reader, reference, damaged)
   } catch (error) {
@@ -151,24 +151,29 @@ export function missingIfAbsent(error: unknown, key: string): unknown {
 }
 
 async function* readFrames(
-  reader: ByteReader,
+  reader: Taker,
   { key, kind: meant, sha256: wanted }: ContainerReference,
   damaged: (what: string) => WalbackError,
 ): AsyncGenerator<ContainerPart> {
   const digest = createHash('sha256')
-  const take = async (bytes: number): Promise<Buffer> => {
+  const next = async (bytes: number): Promise<Buffer> => {
     const taken = await reader.take(bytes)
+    if (taken.length < bytes) throw damaged('it is cut short')
+    return taken
+  }
+  const take = async (bytes: number): Promise<Buffer> => {
+    const taken = await next(bytes)
     digest.update(taken)
     return taken
   }
   let [blocks, raw, trailer, trailerOffset] = [0, 0n, undefined as unknown, 0]
   for (let first = true; ; first = false) {
     // The footer is the one frame outside the hash, so its head is looked at before anything is hashed.
-    const head = await reader.take(frameHeadBytes)
+    const head = await next(frameHeadBytes)
     const [kind, length] = [head.readUInt32LE(0), head.readUInt32LE(4)]
     if (kind === frameMagic.footer && !first) {
       if (length !== footerContentBytes) throw damaged('its footer has an impossible length')
-      const footer = await reader.take(footerContentBytes)
+      const footer = await next(footerContentBytes)
       const sha256 = digest.digest('hex')
       if (!(await reader.atEnd())) throw damaged('bytes follow its end')
       if (footer.subarray(24, 56).toString('hex') !== sha256) throw damaged('its bytes do not match its own hash')

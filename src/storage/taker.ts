@@ -1,5 +1,7 @@
 /** Takes a body in pieces of chosen lengths. */
 export class Taker {
+  /** Bytes that were taken. */
+  position = 0
   private readonly chunks: AsyncIterator<Buffer>
   private held: Buffer = Buffer.alloc(0)
 
@@ -21,8 +23,13 @@ export class Taker {
       this.held = this.held.subarray(part.length)
       missing -= part.length
       parts.push(part)
+      this.position += part.length
     }
     return parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts)
+  }
+
+  async atEnd(): Promise<boolean> {
+    return this.held.length === 0 && !(await this.pull())
   }
 
   /** Lets go of a body that is not read to its end. */
