@@ -2,13 +2,12 @@ import { createHmac } from 'node:crypto'
 import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import ssh2 from 'ssh2'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { openStorage } from '../../src/storage/open.ts'
 import { fingerprintOf, knownKeys } from '../../src/storage/sftp-host-key.ts'
 import { readAll, type Storage } from '../../src/storage/storage.ts'
 import { chunks, listed } from './contract.ts'
-import { type Fault, type SftpServer, startSftpServer } from './sftp-server.ts'
+import { type Fault, newKey, type SftpServer, startSftpServer } from './sftp-server.ts'
 
 describe('a store on an SFTP server', () => {
   let server: SftpServer
@@ -163,7 +162,7 @@ describe('a store on an SFTP server', () => {
 
     test('which is another than the known one, unknown, or revoked', async () => {
       const where = `[127.0.0.1]:${server.port}`
-      const other = ssh2.utils.generateKeyPairSync('ed25519').public
+      const other = newKey().public
       await refused(
         `fingerprint=${fingerprintOf(keyOf(other))}`,
         /its key is ssh-ed25519 SHA256:\S+, and known is SHA256:/,
@@ -183,11 +182,8 @@ describe('a store on an SFTP server', () => {
   })
 
   test('says which login it does not take, and shows none', async () => {
-    const other = await given('other', ssh2.utils.generateKeyPairSync('ed25519').private)
-    const locked = await given(
-      'locked',
-      ssh2.utils.generateKeyPairSync('ed25519', { passphrase: 'p', cipher: 'aes256-cbc', rounds: 4 }).private,
-    )
+    const other = await given('other', newKey().private)
+    const locked = await given('locked', newKey({ passphrase: 'p', cipher: 'aes256-cbc', rounds: 4 }).private)
     await expect(open(`${pinned()}&key_file=${other}`, {}).size('x')).rejects.toMatchObject({
       code: 'storage',
       retryable: false,
@@ -228,7 +224,7 @@ describe('a store on an SFTP server', () => {
 })
 
 test('patterns of known hosts are those of sshd(8)', () => {
-  const { public: key } = ssh2.utils.generateKeyPairSync('ed25519')
+  const { public: key } = newKey()
   const found = (hosts: string, where: string): number => knownKeys(`${hosts} ${key}`, where).length
   expect(found('*.example.com', 'backup.example.com')).toBe(1)
   expect(found('*.example.com', 'backupXexample.com')).toBe(0)
