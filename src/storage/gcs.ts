@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { Bucket, CreateWriteStreamOptions, File } from '@google-cloud/storage'
-import { sleep, throwIfAborted, unlessAborted } from '../base/abort.ts'
+import { throwIfAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { cutParts, stopping } from './cut.ts'
 import { complaintOf, gcsFailure, isPassing } from './gcs-failure.ts'
@@ -11,6 +11,7 @@ import { loadOptional } from './optional.ts'
 import { ordered } from './ordered.ts'
 import { type Piece, readOn } from './read-on.ts'
 import type { GetOptions, PutOptions, Storage, StoredObject } from './storage.ts'
+import { longestWait_ms, maxTries, trying } from './tries.ts'
 
 type Signal = AbortSignal | undefined
 
@@ -188,16 +189,8 @@ export class GcsStorage implements Storage {
     signal: Signal,
     request: (buckets: Buckets) => Promise<T>,
   ): Promise<T> {
-    for (let tries = 1; ; tries++) {
-      throwIfAborted(signal)
-      try {
-        return await unlessAborted(this.load().then(request), signal)
-      } catch (error) {
-        throwIfAborted(signal)
-        if (!isPassing(error) || tries === maxTries) throw gcsFailure(doing, this.where(key), error)
-      }
-      await sleep(Math.min(firstWait_ms * 2 ** (tries - 1), longestWait_ms), signal)
-    }
+    const failure = (error: unknown): Error => gcsFailure(doing, this.where(key), error)
+    return trying(() => this.load().then(request), { signal, isPassing, failure })
   }
 
   private name(key: string): string {
@@ -234,11 +227,8 @@ export class GcsStorage implements Storage {
 }
 
 const tokenName = 'walback_put'
-const maxTries = 5
 /** For one request and its answer. */
 const request_ms = 120_000
-const firstWait_ms = 200
-const longestWait_ms = 10_000
 
 async function send(
   file: File,

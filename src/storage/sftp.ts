@@ -1,7 +1,7 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import path from 'node:path/posix'
 import type { FileEntryWithStats } from 'ssh2'
-import { sleep, throwIfAborted, unlessAborted } from '../base/abort.ts'
+import { throwIfAborted, unlessAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { type ClaimStore, type ClaimTimes, claimTimes, ownPrefix, putUnderClaim } from './claims.ts'
 import { cutParts, stopping } from './cut.ts'
@@ -11,6 +11,7 @@ import { SftpSession } from './sftp-session.ts'
 import { type Attempt, requestBytes, Upload } from './sftp-upload.ts'
 import type { SftpLocation } from './sftp-url.ts'
 import type { GetOptions, PutOptions, Storage, StoredObject } from './storage.ts'
+import { trying } from './tries.ts'
 
 type Signal = AbortSignal | undefined
 
@@ -239,17 +240,9 @@ export class SftpStorage implements Storage {
   }
 
   private attempts(key: string, signal: Signal): Attempt {
-    return async (doing, request) => {
-      for (let tries = 1; ; tries++) {
-        throwIfAborted(signal)
-        try {
-          return await unlessAborted(this.connected().then(request), signal)
-        } catch (error) {
-          throwIfAborted(signal)
-          if (!isPassing(error) || tries === maxTries) throw sftpFailure(doing, this.where(key), error)
-        }
-        await sleep(Math.min(firstWait_ms * 2 ** (tries - 1), longestWait_ms), signal)
-      }
+    return (doing, request) => {
+      const failure = (error: unknown): Error => sftpFailure(doing, this.where(key), error)
+      return trying(() => this.connected().then(request), { signal, isPassing, failure })
     }
   }
 
@@ -280,9 +273,6 @@ export class SftpStorage implements Storage {
 const temporaryPrefix = '.tmp-'
 const blockBytes = 1 << 20
 const readsAhead = 32
-const maxTries = 5
-const firstWait_ms = 200
-const longestWait_ms = 10_000
 const discard_ms = 5_000
 
 /**
