@@ -9,12 +9,12 @@ import {
   type ReadSubset,
   type Repository,
   readTimelines,
-  sleep,
   type Verification,
   type VerifyReport,
   verifySource,
 } from '../src/index.ts'
 import type { Events } from './events.ts'
+import { rest } from './rest.ts'
 
 export interface VerifierOptions {
   readonly repository: Repository
@@ -57,14 +57,14 @@ export class Verifier {
     while (!signal.aborted) {
       try {
         const last = await this.last()
-        await this.pause(await this.due_ms(last))
+        await rest(await this.due_ms(last), signal)
         if (!signal.aborted) await this.verify(last)
       } catch (error) {
         if (signal.aborted) return
         const message = `the repository could not be verified: ${messageOf(error)}`
         log.warn({ source, err: error }, 'verifying failed; trying again in ten minutes')
         events.raise('verify-failed', { severity: 'warning', message })
-        await this.pause(retry_ms)
+        await rest(retry_ms, signal)
       }
     }
   }
@@ -136,16 +136,8 @@ export class Verifier {
       },
     })
   }
-
-  /** In steps, since a timer takes no more than 2^31 ms. */
-  private async pause(duration_ms: number): Promise<void> {
-    const until = performance.now() + duration_ms
-    for (let left = duration_ms; left > 0 && !this.stop.signal.aborted; left = until - performance.now())
-      await sleep(Math.min(left, longestSleep_ms), this.stop.signal).catch(() => undefined)
-  }
 }
 
 const retry_ms = 600_000
-const longestSleep_ms = 3_600_000
 /** Findings that the log names one by one. */
 const mostLogged = 20
