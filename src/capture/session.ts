@@ -161,16 +161,13 @@ async function captureOnce(
     if (now.end !== head.end) throw overtaken(source, now.end)
   }
   checkContinuity(facts, held, timeline, head)
-  // The server may have ended the stream already, which is read in a moment.
-  const isOnOne = await waitFor(
-    async () =>
-      held?.active ||
-      stream.hasEnded ||
-      (await control.ask((client) => readSlot(client, timeline.slot)))?.active ||
-      undefined,
-    { timeout_ms: 2000, interval_ms: 50, signal: options.stop },
-  )
-  if (!isOnOne) throw twoServers(conninfo)
+  if (!held?.active) {
+    // The server may have ended the stream already, which is read in a moment.
+    const look = async (): Promise<boolean> =>
+      stream.hasEnded || (await control.ask((client) => readSlot(client, timeline.slot)))?.active === true
+    const patience = { timeout_ms: 2000, interval_ms: 50, signal: options.stop }
+    if (!(await waitFor(async () => (await look()) || undefined, patience))) throw twoServers(conninfo)
+  }
   // The server still has the log of what is damaged at the archive's end: it comes again, under the same keys.
   for (const { key } of damaged) await repository.storage.delete(key)
   options.onStart?.(head.end)
