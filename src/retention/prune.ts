@@ -79,11 +79,9 @@ export class Prune implements AsyncDisposable {
     const { source, removal } = this.plan
     const signal = options.signal === undefined ? this.lock.signal : AbortSignal.any([options.signal, this.lock.signal])
     for (const id of removal.givenUp) await abandonBase(this.repository, source, id)
-    for (const { key } of removal.names) {
-      const base = baseOfManifest(source, key)
-      if (base !== undefined) await markRemoved(this.repository, source, base)
-      await this.remove(key, signal)
-    }
+    const bases = removal.names.flatMap(({ key }) => baseOfManifest(source, key) ?? [])
+    for (const base of bases) await markRemoved(this.repository, source, base)
+    for (const { key } of removal.names) await this.remove(key, signal)
     for (const [id, ranges] of removal.ranges) {
       throwIfAborted(signal)
       await writePruned(this.repository, { source, id }, ranges)
@@ -103,11 +101,8 @@ export class Prune implements AsyncDisposable {
         deleters,
         ({ key }) => this.remove(key, signal),
       )
-    for (const { key } of removal.names) {
-      const base = baseOfManifest(source, key)
-      const isSpared = readers.some((lease) => lease.reads?.base === base)
-      if (base !== undefined && !isSpared) await this.remove(baseRemovedKey(source, base), signal)
-    }
+    const isSpared = (base: string): boolean => readers.some((lease) => lease.reads?.base === base)
+    for (const base of bases) if (!isSpared(base)) await this.remove(baseRemovedKey(source, base), signal)
     const gone = [...removal.names, ...doomed]
     return {
       objects: gone.length,
