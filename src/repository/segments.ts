@@ -8,7 +8,7 @@ import { type Micros, micros } from '../model/time.ts'
 import type { ObjectSource, Storage } from '../storage/storage.ts'
 import { ContainerWriter, readTrailer, readTrailerOf } from './container.ts'
 import { partKey, partStart, segmentKey, segmentStart, segmentsPrefix } from './layout.ts'
-import { contains, covers, readPruned } from './pruned.ts'
+import { contains, covers, type Range, readPruned } from './pruned.ts'
 import type { Repository } from './repository.ts'
 import type { SegmentContent } from './segment-builder.ts'
 import {
@@ -191,30 +191,59 @@ export interface StoredSegment {
   readonly parts_bytes: number
 }
 
-/** The starts of all stored segments of a timeline, in order; what is being removed is not among them. */
-export async function listSegments(
+/** An object of a stream: a segment, or a part of the one that begins at `start`. */
+export interface StreamObject {
+  readonly key: string
+  readonly size_bytes: number
+  readonly kind: 'segment' | 'part'
+  readonly start: Lsn
+}
+
+/** What a listing shows of a timeline's stream. */
+export interface StoredStream {
+  /** All that lies there, also what is being removed. */
+  readonly objects: readonly StreamObject[]
+  /** The segments, in order; without what is being removed. */
+  readonly segments: StoredSegment[]
+  /** What retention has removed, or is removing. */
+  readonly pruned: readonly Range[]
+}
+
+export async function listStream(
   repository: Repository,
-  timeline: Timeline,
+  timeline: Pick<Timeline, 'source' | 'id'>,
   signal?: AbortSignal,
-): Promise<StoredSegment[]> {
-  const found: StoredSegment[] = []
-  const pruned = await readPruned(repository, timeline, signal)
-  // The parts of a segment are listed before it, since their keys go on where its key ends in `wbs`.
-  let parts_bytes = 0
+): Promise<StoredStream> {
+  const objects: StreamObject[] = []
   for await (const { key, size_bytes } of repository.storage.list(segmentsPrefix(timeline.source, timeline.id), {
     signal,
   })) {
-    const start = segmentStart(key)
-    const at = start ?? partStart(key)
-    if (at !== undefined && contains(pruned, at)) continue
-    if (start === undefined) parts_bytes += size_bytes
+    const [segment, part] = [segmentStart(key), partStart(key)]
+    if (segment !== undefined) objects.push({ key, size_bytes, kind: 'segment', start: segment })
+    else if (part !== undefined) objects.push({ key, size_bytes, kind: 'part', start: part })
+  }
+  // After the listing: what a prune has taken from it, it has said before.
+  const pruned = await readPruned(repository, timeline, signal)
+  const segments: StoredSegment[] = []
+  // The parts of a segment are listed before it, since their keys go on where its key ends in `wbs`.
+  let parts_bytes = 0
+  for (const { key, size_bytes, kind, start } of objects) {
+    if (contains(pruned, start)) continue
+    if (kind === 'part') parts_bytes += size_bytes
     else {
-      found.push({ key, start, size_bytes, parts_bytes })
+      segments.push({ key, start, size_bytes, parts_bytes })
       parts_bytes = 0
     }
   }
-  return found
+  return { objects, segments, pruned }
 }
+
+/** The segments alone. */
+export const listSegments = async (
+  repository: Repository,
+  timeline: Pick<Timeline, 'source' | 'id'>,
+  signal?: AbortSignal,
+): Promise<StoredSegment[]> => (await listStream(repository, timeline, signal)).segments
 
 export async function readSegment(
   repository: Repository,
@@ -281,8 +310,7 @@ export async function* scanSegments(
     readonly signal?: AbortSignal | undefined
   } = {},
 ): AsyncGenerator<SegmentSummary> {
-  const stored = await listSegments(repository, timeline, options.signal)
-  const pruned = await readPruned(repository, timeline, options.signal)
+  const { segments: stored, pruned } = await listStream(repository, timeline, options.signal)
   const { from, onHole } = options
   // The segment that holds `from` starts at or before it.
   const first =
