@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import type { BackupSettings, GuardSettings, UnseenChangePolicy } from '../src/config.ts'
+import type { BackupSettings, GuardSettings, UnseenChangePolicy, VerifySettings } from '../src/config.ts'
 import {
   askServerHistory,
   type Conninfo,
@@ -10,7 +10,7 @@ import {
   type IdentityWatchOptions,
   messageOf,
   probeStorage,
-  Repository,
+  type Repository,
   requireTimeline,
   setUp,
   sleep,
@@ -29,6 +29,7 @@ import { type PrunerOptions, pruneRegularly } from './pruner.ts'
 import { SchemaWatch } from './schema-watch.ts'
 import { SlotGuard } from './slot-guard.ts'
 import { type StorePatience, StoreWatch } from './store-watch.ts'
+import { Verifier } from './verifier.ts'
 
 export interface AgentOptions {
   readonly conninfo: Conninfo
@@ -45,6 +46,8 @@ export interface AgentOptions {
   readonly prune?: Pick<PrunerOptions, 'policy' | 'every_ms'> | undefined
   /** The repositories that follow this one, and how often. */
   readonly copies?: Pick<CopierOptions, 'targets' | 'every_ms'> | undefined
+  /** When the repository is verified; never if not given. */
+  readonly verify?: VerifySettings | undefined
   readonly log: Logger
   /** Hears of everything that somebody may have to act on; the log has it too. */
   readonly onEvent?: (event: WalbackEvent) => void
@@ -64,10 +67,8 @@ export interface AgentPatience {
 export async function runAgent(given: AgentOptions): Promise<void> {
   const events = new Events(given.source, given.log, given.onEvent)
   using storage = new StoreWatch(given.repository.storage, events, given.patience?.store)
-  const { repository, slot, replicaIdentity } = await outlastStore(async () => {
-    const opened = await Repository.open(storage)
-    return { repository: opened, ...(await requireTimeline(opened, given.source)) }
-  }, given)
+  const repository = given.repository.over(storage)
+  const { slot, replicaIdentity } = await outlastStore(() => requireTimeline(repository, given.source), given)
   const options = { ...given, repository, events }
   const { guard, log, source, signal } = options
   const watch = guard && new SlotGuard({ ...options, guard, slot, interval_ms: options.patience?.guard_ms })
@@ -76,6 +77,8 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   const whileAtWork = AbortSignal.any([signal, ended.signal])
   const pruning = options.prune && pruneRegularly({ ...options, ...options.prune, signal: whileAtWork })
   const copying = options.copies && copyRegularly({ ...options, ...options.copies, signal: whileAtWork })
+  const verifier = options.verify && new Verifier({ ...options, settings: options.verify })
+  verifier?.begin()
   try {
     for (;;) {
       const release = watch?.release
@@ -89,6 +92,7 @@ export async function runAgent(given: AgentOptions): Promise<void> {
       watch?.rearm()
     }
   } finally {
+    await verifier?.close()
     await watch?.close()
     ended.abort()
     await Promise.all([pruning, copying])

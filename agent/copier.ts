@@ -1,6 +1,15 @@
 import type { Logger } from 'pino'
-import { copySource, damageError, messageOf, Repository, type Storage, sleep, WalbackError } from '../src/index.ts'
+import {
+  copySource,
+  damageError,
+  messageOf,
+  openTarget,
+  type Repository,
+  type Storage,
+  WalbackError,
+} from '../src/index.ts'
 import type { Events } from './events.ts'
+import { rest } from './rest.ts'
 
 export interface CopierOptions {
   readonly repository: Repository
@@ -27,18 +36,20 @@ async function follow(target: Storage, options: CopierOptions): Promise<void> {
   const { every_ms, signal } = options
   while (!signal.aborted) {
     await copyOnce(target, options)
-    // Timers count no further than some weeks.
-    await sleep(Math.min(every_ms, longestWait_ms), signal).catch(() => undefined)
+    await rest(every_ms, signal)
   }
 }
-
-const longestWait_ms = 86_400_000
 
 async function copyOnce(target: Storage, options: CopierOptions): Promise<void> {
   const { repository, source, log, events, signal } = options
   const subject = target.url
   try {
-    const { objects, bytes, damage } = await copySource(repository, await Repository.create(target), source, { signal })
+    const { objects, bytes, damage } = await copySource(
+      repository,
+      await openTarget(repository, target, signal),
+      source,
+      { signal },
+    )
     if (objects > 0) log.debug({ source, subject, objects, bytes }, 'copied')
     if (damage.length > 0) throw damageError(repository, damage)
     events.clear('repository-behind', { subject, message: `${subject} has what ${repository.storage.url} has` })

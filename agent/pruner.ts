@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
-import { messageOf, Prune, type Repository, type RetentionPolicy, sleep, WalbackError } from '../src/index.ts'
+import { messageOf, Prune, type Repository, type RetentionPolicy, WalbackError } from '../src/index.ts'
 import type { Events } from './events.ts'
+import { rest } from './rest.ts'
 
 export interface PrunerOptions {
   readonly repository: Repository
@@ -22,14 +23,6 @@ export async function pruneRegularly(options: PrunerOptions): Promise<void> {
     await pruneOnce(options)
   }
 }
-
-/** Timers count no further than some weeks. */
-async function rest(duration_ms: number, signal: AbortSignal): Promise<void> {
-  for (let left = duration_ms; left > 0 && !signal.aborted; left -= longestTimer_ms)
-    await sleep(Math.min(left, longestTimer_ms), signal).catch(() => undefined)
-}
-
-const longestTimer_ms = 86_400_000
 
 async function pruneOnce({ repository, source, policy, log, events, signal }: PrunerOptions): Promise<void> {
   try {

@@ -2,6 +2,7 @@ import path from 'node:path'
 import { createInterface } from 'node:readline/promises'
 import { type Config, type Effective, type Env, loadConfig, resolveSettings } from '../src/config.ts'
 import {
+  type Access,
   type Conninfo,
   formatTime,
   formatTimeIn,
@@ -11,7 +12,9 @@ import {
   parseTime,
   Repository,
   type RepositoryPlace,
+  readAccess,
   WalbackError,
+  withFilesFrom,
 } from '../src/index.ts'
 import { shellWord } from './format.ts'
 import type { Output } from './output.ts'
@@ -22,6 +25,7 @@ export interface CommonFlags {
   readonly source?: string
   readonly db?: string
   readonly repo?: string
+  readonly keyFile?: string
   readonly json?: boolean
   readonly quiet?: boolean
   readonly verbose?: boolean
@@ -123,8 +127,15 @@ export class Context {
     return url === '' || /^[a-z][a-z0-9+.-]+:/i.test(url) ? url : this.path(url)
   }
 
+  /** What opens the repositories, if anything was given that does. */
+  async access(): Promise<Access | undefined> {
+    const { encryption } = await this.settings()
+    return readAccess(withFilesFrom(this.world.cwd, encryption))
+  }
+
   async openRepository(url?: string): Promise<Repository> {
-    return Repository.open(openStorage(url ?? (await this.requireRepositoryUrl()), this.world.env))
+    const storage = openStorage(url ?? (await this.requireRepositoryUrl()), this.world.env)
+    return Repository.open(storage, await this.access())
   }
 
   /** A repository and the one source in it that is meant: named, the database's, or the only one there. */
@@ -193,8 +204,8 @@ export class Context {
 
   /** The common flags of this run again, for a command to be typed next. */
   async sameFlags(): Promise<string> {
-    const { config, source, repo } = this.flags
-    const given = { config, source, repo }
+    const { config, source, repo, keyFile } = this.flags
+    const given = { config, source, repo, 'key-file': keyFile }
     return Object.entries(given)
       .map(([name, value]) => (value === undefined ? '' : ` --${name} ${shellWord(value)}`))
       .join('')

@@ -11,6 +11,7 @@ import {
   type Point,
   parseLsn,
   type UncertainSpan,
+  unseenInWords,
 } from '../src/index.ts'
 import { bytes, count, duration, table } from './format.ts'
 
@@ -58,11 +59,9 @@ export function windowLines(holdings: Holdings): string[] {
 
 /** `end`: of the window that it is in, where that is over. */
 function uncertainLine({ from, to, changes }: UncertainSpan, end: Point | undefined): string {
-  const what = changes.every(({ kind }) => kind === 'unsure')
-    ? 'a change of the schema is not fully in the stream'
-    : changes.every(({ kind }) => kind === 'unpublished')
-      ? 'a publication was altered, and the stream may lack rows'
-      : 'the schema was changed, and the stream does not tell how'
+  const [first] = changes
+  const isOfOneKind = changes.every(({ kind }) => kind === first?.kind)
+  const what = unseenInWords(first && isOfOneKind ? first.kind : 'untold')
   const until = to ?? end
   const mended = to ? '; a base mended it' : end ? '' : '; walback backup --full mends it'
   return `uncertain                 ${brief(from.time)} .. ${until ? brief(until.time) : 'now'}  (${what}${mended})`

@@ -1,4 +1,12 @@
-import { nearest, type Operation, operations, parseDuration, parseSize } from '../src/index.ts'
+import {
+  nearest,
+  type Operation,
+  operations,
+  parseDuration,
+  parseSize,
+  parseSubset,
+  type ReadSubset,
+} from '../src/index.ts'
 import { invalid } from './errors.ts'
 
 /** A whole number of connections. */
@@ -44,6 +52,10 @@ export function parseOperations(text: string): Operation[] {
     )
   })
 }
+
+/** `1/7`: the first of seven parts. */
+export const parseShare = (text: string): ReadSubset =>
+  parseSubset(text) ?? invalid('A part of a whole is needed, such as 1/7: the first of seven parts.')
 
 /** An option that may be given several times, or with commas. */
 export const parseList = (text: string, before: readonly string[] = []): readonly string[] => [

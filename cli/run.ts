@@ -75,6 +75,7 @@ function programFor(world: World, bind: Bind): Command {
     .option('--source <name>', 'the source, where there are several')
     .option('--db <url>', 'the database: a libpq URI or key=value string (WALBACK_DB, PG*)')
     .option('--repo <url>', 'the repository: file:///path or a path (WALBACK_REPO)')
+    .option('--key-file <file>', 'what opens an encrypted repository (WALBACK_KEY_FILE; or WALBACK_PASSPHRASE)')
     .option('--json', 'one JSON document on stdout')
     .option('-q, --quiet', 'data and errors only')
     .option('-v, --verbose', 'more words, and the stack of an error')

@@ -1,17 +1,19 @@
 /** The typed configuration: `walback.yaml`, the environment's shortcuts and the command line's flags, made one. */
-import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { Document, isMap, isScalar, LineCounter, parseDocument, visit } from 'yaml'
+import { type Document, isMap, isScalar, LineCounter, parseDocument, visit } from 'yaml'
 import { z } from 'zod'
 import { codeOf, messageOf, WalbackError } from './base/errors.ts'
 import { nearest } from './base/nearest.ts'
 import { duration, size } from './base/quantity.ts'
 import { type Conninfo, resolveConninfo } from './postgres/conninfo.ts'
+import { type EncryptionSettings, encryptionSettings, encryptionShape, withFilesFrom } from './repository/access.ts'
 import { checkSourceName, suggestSourceName } from './repository/layout.ts'
 import { type RetentionSettings, retentionSettings, retentionShape } from './retention/settings.ts'
-import { openStorage } from './storage/open.ts'
-import { placesIn, placesOf, type RepositoryPlace, repositoriesShape } from './storage/places.ts'
-import { repositoryUrlShape } from './storage/url-shape.ts'
+import { placesIn, type RepositoryPlace, repositoriesShape } from './storage/places.ts'
+import { type VerifySettings, verifySettings, verifyShape } from './verify/settings.ts'
+
+export type { VerifySettings }
 
 export type Env = Readonly<Record<string, string | undefined>>
 
@@ -27,9 +29,8 @@ const guardShape = z.strictObject({
 const sourceShape = z.strictObject({
   /** A libpq URI or key=value string; without it PG* variables say where. */
   url: z.string().min(1, 'empty; leave it out to use the PG* environment').optional(),
-  repository: repositoryUrlShape.optional(),
-  /** Instead of `repository`, where there are several. */
   repositories: repositoriesShape.optional(),
+  encryption: encryptionShape.optional(),
   guard: guardShape.optional(),
 })
 
@@ -56,9 +57,8 @@ const backupShape = z.strictObject({
 
 const configShape = z.strictObject({
   version: z.literal(1, 'this walback reads version 1'),
-  repository: repositoryUrlShape.optional(),
-  /** Instead of `repository`, where there are several. */
   repositories: repositoriesShape.optional(),
+  encryption: encryptionShape.optional(),
   sources: z
     .record(
       z.string(),
@@ -71,6 +71,7 @@ const configShape = z.strictObject({
   retention: retentionShape.prefault({}),
   /** How often the agent brings the other repositories up to the first. */
   copy_every: duration('1s', '30d').prefault('5m'),
+  verify: verifyShape.prefault({}),
 })
 
 export type Config = z.infer<typeof configShape> & { readonly file: string | undefined }
@@ -84,7 +85,7 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     throw new WalbackError('usage', `${file}:${at.line}:${at.col}: ${message}`, {
       hint:
         hint ??
-        'keys: version, repository or repositories, copy_every, sources (url, repository or repositories, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), retention (window, last, within, daily, weekly, monthly, yearly, mode, prune_every)',
+        'keys: version, repositories, copy_every, encryption (key_file, passphrase, passphrase_file, fingerprint), sources (url, repositories, encryption, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), retention (window, last, within, daily, weekly, monthly, yearly, mode, prune_every), verify (enabled, every, read_subset, max_rate)',
       facts: { file, line: at.line, column: at.col },
     })
   }
@@ -148,13 +149,17 @@ function keyOffset(document: Document, place: Path, key: string): number | undef
 
 function refuseKey(document: Document, place: Path, key: string, fail: Fail): never {
   const sections = {
+    encryption: encryptionShape,
     sources: sourceShape,
     stream: streamShape,
     schema: schemaShape,
     backup: backupShape,
+    verify: verifyShape,
     retention: retentionShape,
   }
-  const shape = place[2] === 'guard' ? guardShape : (sections[place[0] as keyof typeof sections] ?? configShape)
+  const inSource = { guard: guardShape, encryption: encryptionShape }
+  const shape =
+    inSource[place[2] as keyof typeof inSource] ?? sections[place[0] as keyof typeof sections] ?? configShape
   const known = Object.keys(shape.shape)
   const meant = nearest(key, known)
   const where = place.length === 0 ? '' : ` in ${place.join('.')}`
@@ -211,7 +216,7 @@ export async function loadConfig(options: {
   return undefined
 }
 
-async function readIfThere(file: string, mayBeAbsent: boolean): Promise<string | undefined> {
+export async function readIfThere(file: string, mayBeAbsent: boolean): Promise<string | undefined> {
   try {
     return await readFile(file, 'utf8')
   } catch (error) {
@@ -261,6 +266,7 @@ export interface Flags {
   readonly source?: string | undefined
   readonly db?: string | undefined
   readonly repo?: string | undefined
+  readonly keyFile?: string | undefined
 }
 
 /** What flags, environment and configuration come to; what nobody said is undefined. */
@@ -277,11 +283,14 @@ export interface Effective {
   /** The first is the one that is written to. Undefined where nobody said. */
   readonly repositories: readonly RepositoryPlace[] | undefined
   readonly copyEvery_ms: number
+  readonly encryption: EncryptionSettings
   readonly stream: StreamSettings
   readonly backup: BackupSettings
   readonly onUnseenChange: UnseenChangePolicy
   readonly guard: GuardSettings
   readonly retention: RetentionSettings
+  /** Undefined: never. */
+  readonly verify: VerifySettings | undefined
 }
 
 /** Flags over environment over configuration. A flag for both database and repository leaves the configuration's sources aside. */
@@ -305,6 +314,11 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     })
   }
   const url = db ?? entry?.url
+  const inFile = placesIn([entry, config], config?.file)
+  const repositories = repo === undefined ? inFile : [{ name: undefined, url: repo, mode: 'required' as const }]
+  const isConfigured = repo === undefined || inFile?.some((place) => place.url === repo) === true
+  const own = entry?.encryption ?? config?.encryption
+  const ofFile = own && withFilesFrom(path.dirname(config?.file ?? ''), own)
   const conninfo =
     url !== undefined || entry !== undefined || namesDatabase(env) ? resolveConninfo(url ?? '', env) : undefined
   return {
@@ -313,74 +327,18 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     configured,
     conninfo,
     url,
-    repositories: repo === undefined ? placesIn([entry, config], config?.file) : placesOf({ repository: repo }),
+    repositories,
     copyEvery_ms: config?.copy_every ?? configShape.shape.copy_every.parse(undefined),
+    // What a configuration says of a key is said of its own repositories.
+    encryption: encryptionSettings(flags.keyFile, env, isConfigured ? ofFile : undefined),
     stream: streamSettings(config),
     backup: backupSettings(config),
     onUnseenChange: config?.schema.on_unseen_change ?? 'backup',
     guard: guardSettings(entry?.guard),
     retention: retentionSettings(config?.retention),
+    verify: verifySettings(config?.verify),
   }
 }
 
 const namesDatabase = (env: Env): boolean =>
   ['PGHOST', 'PGHOSTADDR', 'PGPORT', 'PGDATABASE', 'PGSERVICE', 'PGUSER'].some((name) => env[name])
-
-/** The inverse of expansion. */
-const literal = (text: string): string => text.replaceAll('${', () => '$${')
-
-export interface NewConfig {
-  readonly source: string
-  /** Undefined: PG* variables say where. */
-  readonly url: string | undefined
-  readonly repositoryUrl: string
-}
-
-export type ConfigWriting =
-  | { readonly kind: 'written'; readonly file: string }
-  | { readonly kind: 'same'; readonly file: string }
-  /** Another file is there; `add` is what it lacks. */
-  | { readonly kind: 'different'; readonly file: string; readonly add: string }
-
-/** Writes a configuration for one source, readable by its owner only since the URL may hold a password. Never overwrites. */
-export async function writeConfig(file: string, content: NewConfig, env: Env): Promise<ConfigWriting> {
-  const entry = content.url === undefined ? {} : { url: literal(content.url) }
-  const whole = new Document({
-    version: 1,
-    repository: literal(content.repositoryUrl),
-    sources: { [content.source]: entry },
-  })
-  const text = whole.toString({ lineWidth: 0 })
-  const existing = await readIfThere(file, true)
-  if (existing !== undefined) return compare(file, existing, content, env)
-  await mkdir(path.dirname(file), { recursive: true })
-  const temporary = `${file}.new-${process.pid}`
-  try {
-    await writeFile(temporary, text, { mode: 0o600, flag: 'wx' })
-    await link(temporary, file)
-    return { kind: 'written', file }
-  } catch (error) {
-    if (codeOf(error) === 'EEXIST') return compare(file, (await readIfThere(file, true)) ?? '', content, env)
-    throw new WalbackError('failed', `cannot write ${file}: ${messageOf(error)}`, {
-      cause: error,
-      hint: 'give another place with -c, or --no-config',
-    })
-  } finally {
-    await rm(temporary, { force: true })
-  }
-}
-
-function compare(file: string, existing: string, content: NewConfig, env: Env): ConfigWriting {
-  const config = parseConfig(existing, file, env)
-  const entry = config.sources[content.source]
-  const repository = placesIn([entry, config], config?.file)?.[0]?.url
-  const isSameStore =
-    repository !== undefined && openStorage(repository, env).url === openStorage(content.repositoryUrl, env).url
-  if (entry !== undefined && entry.url === content.url && isSameStore) return { kind: 'same', file }
-  const wanted = {
-    ...(content.url === undefined ? {} : { url: literal(content.url) }),
-    repository: literal(content.repositoryUrl),
-  }
-  const add = new Document({ sources: { [content.source]: wanted } }).toString({ lineWidth: 0 })
-  return { kind: 'different', file, add }
-}

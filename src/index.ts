@@ -42,8 +42,9 @@ export {
 export { supervise } from './capture/supervise.ts'
 export { hasNothing, namesOf, planTeardown, type TeardownPlan, tearDown } from './capture/teardown.ts'
 export { type CopyOptions, type CopyReport, copySource, damageError } from './copy/copy.ts'
-export type { CopyProgress, Damage } from './copy/delivery.ts'
+export type { CopyProgress } from './copy/delivery.ts'
 export { type Survey, surveyCopy } from './copy/survey.ts'
+export { findTarget, openTarget } from './copy/target.ts'
 export {
   type LoggedTransaction,
   type LogSelection,
@@ -96,16 +97,29 @@ export {
   slotLimit_bytes,
 } from './postgres/source.ts'
 export type { FullTable, Trace } from './postgres/traces-sql.ts'
+export { type EncryptionSettings, readAccess, withFilesFrom } from './repository/access.ts'
 export { type BaseManifest, type BaseTable, readManifests } from './repository/base.ts'
+export {
+  type Credential,
+  type KeyAccess,
+  readKeyFile,
+  readPassphraseFile,
+  recipientOfIdentity,
+} from './repository/credential.ts'
+export { addRecipient, dropRecipient, type ListedKey, listKey, rotateKey } from './repository/key-changes.ts'
+export { fingerprintOf } from './repository/key-record.ts'
 export { checkSourceName, suggestSourceName } from './repository/layout.ts'
 export { breakStaleLeases, describeLease, type LeaseRecord, readLeases } from './repository/lease.ts'
 export { addPin, type Pin, readPins, removePin } from './repository/pins.ts'
 export { probeStorage } from './repository/probe.ts'
+export { makeRecipient, type NewRecipient, type Recipient } from './repository/recipients.ts'
 export { Repository } from './repository/repository.ts'
+export type { Access, RepositoryKey } from './repository/repository-key.ts'
 export type { SegmentSummary, TransactionEntry } from './repository/segment-format.ts'
 export { scanSegments, timeOf } from './repository/segments.ts'
 export { currentTimeline, readTimelines, type Timeline } from './repository/timeline.ts'
-export { type UnseenChange, UnseenChanges } from './repository/unseen-changes.ts'
+export { type UnseenChange, UnseenChanges, unseenInWords } from './repository/unseen-changes.ts'
+export { findVerification, type Verification } from './repository/verification.ts'
 export { planRestore, type RestorePlan } from './restore/plan.ts'
 export type { RestoreProgress } from './restore/progress.ts'
 export { type RestoreOptions, type RestoreReport, restore } from './restore/restore.ts'
@@ -116,5 +130,16 @@ export { isEmptyPolicy, type RetentionPolicy } from './retention/policy.ts'
 export { Prune, type PruneReport, previewPrune } from './retention/prune.ts'
 export type { RetentionMode, RetentionSettings } from './retention/settings.ts'
 export { openStorage } from './storage/open.ts'
-export type { RepositoryPlace } from './storage/places.ts'
+export { placesIn, type RepositoryPlace } from './storage/places.ts'
 export type { GetOptions, PutOptions, Storage, StoredObject } from './storage/storage.ts'
+export {
+  type Damage,
+  damageKinds,
+  isDamage,
+  type LostTargets,
+  noteKinds,
+  type VerifyFinding,
+} from './verify/finding.ts'
+export { nextSubset, parseSubset, type ReadSubset, whole as wholeSubset } from './verify/subset.ts'
+export { type VerifyOptions, type VerifyReport, verifySource } from './verify/verify.ts'
+export type { VerifyProgress } from './verify/walk.ts'

@@ -8,7 +8,7 @@ const floors: readonly (readonly string[])[] = [
   ['src/base', 'src/model'],
   ['src/postgres', 'src/storage', 'src/codec'],
   ['src/repository'],
-  ['src/backup', 'src/capture', 'src/restore', 'src/history', 'src/retention', 'src/copy'],
+  ['src/backup', 'src/capture', 'src/restore', 'src/history', 'src/retention', 'src/verify', 'src/copy'],
   ['src/index.ts', 'src/config.ts'],
   ['agent', 'cli', 'web'],
 ]

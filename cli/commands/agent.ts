@@ -32,7 +32,7 @@ interface Options {
 
 async function agent(context: Context, options: Options): Promise<undefined> {
   const conninfo = await context.requireConninfo()
-  const { stream, backup, onUnseenChange, guard, retention, copyEvery_ms } = await context.settings()
+  const { stream, backup, onUnseenChange, guard, retention, verify, copyEvery_ms } = await context.settings()
   const [, ...others] = await context.requirePlaces()
   const [{ runAgent }, { outlastStore }] = await Promise.all([
     import('../../agent/agent.ts'),
@@ -49,6 +49,7 @@ async function agent(context: Context, options: Options): Promise<undefined> {
     guard,
     prune: pruningBy(retention),
     copies: { targets: others.map(({ url }) => openStorage(url, context.world.env)), every_ms: copyEvery_ms },
+    verify,
     onUnseenChange: options.onUnseenChange ?? onUnseenChange,
     log,
     signal,

@@ -6,6 +6,7 @@ import { addCopy } from './copy.ts'
 import { addDemo } from './demo.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
+import { addKey } from './key.ts'
 import { addList } from './list.ts'
 import { addLog } from './log.ts'
 import { addMark } from './mark.ts'
@@ -14,6 +15,7 @@ import { addPrune } from './prune.ts'
 import { addRestore } from './restore.ts'
 import { addStatus } from './status.ts'
 import { addUninstall } from './uninstall.ts'
+import { addVerify } from './verify.ts'
 
 /** Every command, in the order of the help. */
 export const commands: readonly AddCommand[] = [
@@ -30,6 +32,8 @@ export const commands: readonly AddCommand[] = [
   addCopy,
   addPrune,
   addPins,
+  addKey,
+  addVerify,
   addUninstall,
   addDemo,
 ]

@@ -13,6 +13,7 @@ import {
   requireTimeline,
   takeBase,
   type UnseenChange,
+  unseenInWords,
   WalbackError,
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
@@ -172,7 +173,7 @@ async function incremental(context: Context): Promise<number> {
     out.warn(
       `changes of the schema that the stream does not tell of go unnoticed: the catalogs cannot be read: ${blind}`,
     )
-  if (unseen.length > 0) out.warn(unseenInWords(unseen))
+  if (unseen.length > 0) out.warn(allInWords(unseen))
   const duration_ms = Math.round(performance.now() - started)
   out.result(
     `captured up to ${formatLsn(reached)}: ${plural(transactions, 'transaction')} in ${plural(segments, 'segment')}, ${bytes(stored_bytes)}, in ${duration(duration_ms)}`,
@@ -192,14 +193,10 @@ async function incremental(context: Context): Promise<number> {
   return unseen.length + (blind === undefined ? 0 : 1)
 }
 
-function unseenInWords([first, ...more]: readonly UnseenChange[]): string {
+function allInWords([first, ...more]: readonly UnseenChange[]): string {
   if (first === undefined) return ''
-  const what =
-    first.kind === 'untold'
-      ? `the schema was changed between ${placeInWords(first.from)} and ${placeInWords(first.to)}, and the stream does not tell how`
-      : first.kind === 'unsure'
-        ? `a change of the schema at ${placeInWords(first.to)} is not fully in the stream`
-        : `a publication was altered between ${placeInWords(first.from)} and ${placeInWords(first.to)}, and the stream may lack rows`
+  const [from, to] = [placeInWords(first.from), placeInWords(first.to)]
+  const what = unseenInWords(first.kind, first.kind === 'unsure' ? ` at ${to}` : ` between ${from} and ${to}`)
   const others = more.length > 0 ? ` (and ${plural(more.length, 'more change')} since)` : ''
   return `${what}${others}: later targets lack it or are refused; record it with \`walback backup --full\``
 }

@@ -28,6 +28,7 @@ import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { duration, plural, printable } from '../format.ts'
 import { parseList, parseTimeout } from '../options.ts'
+import { encryptionInWords, encryptionJson } from './key.ts'
 
 interface Options {
   readonly fix?: boolean
@@ -102,6 +103,7 @@ async function withSource<T>(context: Context, options: Options, work: (session:
   const { source, suggested, repositories, guard } = await context.settings()
   const storage =
     repositories === undefined ? undefined : openStorage(await context.requireRepositoryUrl(), context.world.env)
+  const access = await context.access()
   const client = await connect(conninfo, { application: 'walback check', signal })
   try {
     return await work({
@@ -110,6 +112,7 @@ async function withSource<T>(context: Context, options: Options, work: (session:
           source,
           suggested: suggested ?? 'source',
           storage,
+          access,
           guard_bytes: guard.maxSlotWal_bytes,
           signal,
         })
@@ -123,7 +126,8 @@ async function withSource<T>(context: Context, options: Options, work: (session:
         if (storage === undefined) return skip('no repository was given')
         const obstacle = obstacleTo(report)
         if (obstacle !== undefined) return skip(`it could not come back: ${obstacle.code}`)
-        const repository = await Repository.open(storage)
+        const repository = await Repository.open(storage, access)
+        if (repository.key?.mayRead === false) return skip('the key that was given may write, and not read it back')
         const timeout_ms = options.timeout
         const canary = await sendCanary(client, { conninfo, repository, source: report.source, timeout_ms, signal })
         const findings = [...report.findings, ...canaryFindings(canary, `source ${report.source}`)]
@@ -206,7 +210,7 @@ function groupInWords({ out }: Context, group: readonly Finding[]): string[] {
 }
 
 function summary({ out }: Context, report: Counted): string {
-  const { errors, warnings, notes, findings, repository } = report
+  const { errors, warnings, notes, findings, repository, key } = report
   const counts = [
     ...(errors > 0 ? [plural(errors, 'error')] : []),
     ...(warnings > 0 ? [plural(warnings, 'warning')] : []),
@@ -215,6 +219,7 @@ function summary({ out }: Context, report: Counted): string {
   const lines = [
     errors + warnings > 0 ? counts.join(', ') : [out.paintData('ok', 'green'), ...counts].join(', '),
     ...(findings.some((one) => one.fix !== null) ? ['`walback check --fix` mends what init would have done'] : []),
+    ...(key === undefined ? [] : [`the repository is encrypted: ${encryptionInWords(key)}`]),
     ...(repository === undefined ? ['the repository was not looked at: none was given (--repo)'] : []),
   ]
   return lines.join('\n')
@@ -232,6 +237,7 @@ async function inJson(
     database: describeConninfo(await context.requireConninfo()),
     server_version: facts.versionText,
     repository: report.repository ?? null,
+    encryption: encryptionJson(report.key),
     set_up: report.isSetUp,
     errors: report.errors,
     warnings: report.warnings,

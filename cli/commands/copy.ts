@@ -3,15 +3,17 @@ import {
   checkSourceName,
   copySource,
   damageError,
+  findTarget,
   openStorage,
-  Repository,
+  openTarget,
+  type Repository,
   readTimelines,
   type Survey,
   surveyCopy,
   WalbackError,
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
-import type { Context } from '../context.ts'
+import { Context } from '../context.ts'
 import { bytes, count, duration, plural, printable } from '../format.ts'
 import { Progress } from '../progress.ts'
 
@@ -37,14 +39,14 @@ async function copy(context: Context, options: Options): Promise<undefined> {
   const { from, target } = await open(context, options)
   const sources = await chosen(context, from)
   if (options.dryRun) {
-    const to = await Repository.find(target)
+    const to = await findTarget(from, target)
     const surveys: Survey[] = []
     for (const source of sources) surveys.push(await surveyCopy(from, to, source, context.signal))
     for (const survey of surveys) out.data(`${printable(survey.source)}  to copy: ${surveyInWords(survey)}`)
     out.document({ from: from.storage.url, to: target.url, dry_run: true, sources: surveys.map(surveyJson) })
     return
   }
-  const to = await Repository.create(target)
+  const to = await openTarget(from, target, context.signal)
   const reports: CopyReport[] = []
   for (const source of sources) reports.push(await copyOne(context, from, to, source))
   const duration_ms = Math.round(performance.now() - started)
@@ -69,10 +71,10 @@ async function open(
   context: Context,
   options: Options,
 ): Promise<{ readonly from: Repository; readonly target: ReturnType<typeof openStorage> }> {
-  const { env } = context.world
-  const url = options.from === undefined ? await context.requireRepositoryUrl() : context.repositoryAt(options.from)
-  const from = await Repository.open(openStorage(url, env))
-  const target = openStorage(context.repositoryAt(options.to), env)
+  const { flags, world, out } = context
+  const reading = options.from === undefined ? context : new Context({ ...flags, repo: options.from }, world, out)
+  const from = await reading.openRepository()
+  const target = openStorage(context.repositoryAt(options.to), world.env)
   if (target.url !== from.storage.url) return { from, target }
   throw new WalbackError('usage', `--from and --to are the same repository, ${target.url}`, {
     hint: 'give --to another place',

@@ -6,6 +6,7 @@ import {
   type LeaseRecord,
   nearest,
   type Pin,
+  type RepositoryKey,
   readHoldings,
   readLeases,
   readPins,
@@ -16,6 +17,7 @@ import type { Context } from '../context.ts'
 import { bytes, count, duration, plural, printable, table } from '../format.ts'
 import { baseJson, baseTime, coverageJson, duration_ms, leaseJson, pinJson, windowLines } from '../holdings.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
+import { encryptionInWords, encryptionJson } from './key.ts'
 
 export const addInfo: AddCommand = (program, bind) => {
   program
@@ -33,7 +35,7 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
   const [pins, leases] = [await readPins(repository, source, signal), await readLeases(repository, source, signal)]
   out.data(`${windowLines(holdings).join('\n')}\n`)
   out.data(table(repositoryRows(holdings, pins, leases)))
-  out.data(describe(base))
+  out.data(describe(base, repository.key))
   const rows = base.tables.map((one) => [
     printable(`${one.schema}.${one.name}`),
     count(one.rows),
@@ -44,6 +46,7 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
     source,
     repository: repository.storage.url,
     ...passedOverJson(passedOver),
+    encryption: encryptionJson(repository.key),
     ...coverageJson(holdings),
     stored_bytes: {
       bases: holdings.bases.reduce((sum, one) => sum + one.stored_bytes, 0),
@@ -111,7 +114,7 @@ function choose(bases: readonly BaseManifest[], id: string): BaseManifest {
   })
 }
 
-function describe(base: BaseManifest): string {
+function describe(base: BaseManifest, key: RepositoryKey | undefined): string {
   return table([
     ['base', base.id],
     ['snapshot', `${base.lsn}, ${formatTime(baseTime(base))}`],
@@ -129,6 +132,7 @@ function describe(base: BaseManifest): string {
       `${plural(base.tables.length, 'table')}, ${plural(base.sequences.length, 'sequence')}, ${plural(base.largeObjects.objects.length, 'large object')}`,
     ],
     ['schema by', base.schema.tool],
+    ['encryption', encryptionInWords(key)],
     ['timeline', base.timeline],
   ])
 }

@@ -1,5 +1,4 @@
 import { Option } from 'commander'
-import { type ConfigWriting, writeConfig } from '../../src/config.ts'
 import {
   askServerHistory,
   connect,
@@ -8,14 +7,18 @@ import {
   planSetup,
   Repository,
   type SetupPlan,
+  type Storage,
   setUp,
   WalbackError,
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { plural } from '../format.ts'
+import { parseList } from '../options.ts'
+import { type ConfigWriting, writeConfig } from '../write-config.ts'
+import { createEncrypted, type EncryptionOptions, encryptionForConfig } from './init-encryption.ts'
 
-interface Options {
+interface Options extends EncryptionOptions {
   readonly replicaIdentity: 'full' | 'skip'
   readonly printSql?: boolean
   readonly noConfig?: boolean
@@ -33,6 +36,9 @@ export const addInit: AddCommand = (program, bind) => {
         .choices(['full', 'skip'])
         .default('full'),
     )
+    .option('--encrypt', 'make the repository encrypted, for --key-file (made if it is not there) or a passphrase')
+    .option('--recipient <age1…>', 'with --encrypt: who else can read it; several with commas', parseList)
+    .option('--write-only', 'with --encrypt: the key given here may write and not read; a --recipient can')
     .option('--print-sql', 'print the SQL for somebody else to run, and change nothing')
     .option('--no-config', 'write no walback.yaml')
     .action(bind<Options>(init))
@@ -52,7 +58,9 @@ async function init(context: Context, options: Options): Promise<undefined> {
   const url = options.printSql ? undefined : await context.requireRepositoryUrl()
   const storage = url === undefined ? undefined : openStorage(url, context.world.env)
   // Looks before the database is asked, so that a store that cannot be is said before anything is made.
-  const found = storage && (await Repository.find(storage))
+  if (!options.encrypt && (options.recipient || options.writeOnly))
+    throw new WalbackError('usage', '--recipient and --write-only belong to --encrypt', { hint: 'give --encrypt too' })
+  const found = storage && (await lookFor(context, storage, options))
   const client = await connect(conninfo, { application: 'walback init', signal })
   try {
     const repositoryId = found?.id
@@ -66,11 +74,13 @@ async function init(context: Context, options: Options): Promise<undefined> {
       return
     }
     out.say(`source ${source}: ${describeConninfo(conninfo)} to ${storage.url}`)
-    const repository = found ?? (await Repository.create(storage))
+    const repository = found ?? (await create(context, storage, options))
     const server = await askServerHistory(conninfo, signal)
     const { timeline, done } = await setUp(client, repository, { ...setup, server })
     const made = found === undefined ? ['repository', ...done] : done
-    const config = await configure(context, { source, url: settings.url, repositoryUrl: storage.url }, options)
+    const encryption = await encryptionForConfig(context, repository)
+    const content = { source, url: settings.url, repositoryUrl: storage.url, encryption }
+    const config = await configure(context, content, options)
     out.say(
       made.length === 0
         ? `${source} is already set up (timeline ${timeline.id}, slot ${timeline.slot})`
@@ -81,6 +91,7 @@ async function init(context: Context, options: Options): Promise<undefined> {
     out.document({
       source,
       repository: storage.url,
+      encryption: repository.key === undefined ? null : { fingerprint: repository.key.fingerprint },
       database: describeConninfo(conninfo),
       timeline: timeline.id,
       slot: timeline.slot,
@@ -92,6 +103,21 @@ async function init(context: Context, options: Options): Promise<undefined> {
   } finally {
     await client.end().catch(() => undefined)
   }
+}
+
+/** A repository that is there; what is said of its encryption must be so. */
+async function lookFor(context: Context, storage: Storage, options: Options): Promise<Repository | undefined> {
+  if (!(await Repository.exists(storage))) return undefined
+  const found = await Repository.find(storage, await context.access())
+  if (!options.encrypt || found?.key !== undefined) return found
+  throw new WalbackError('refused', `the repository at ${storage.url} is there, and is not encrypted`, {
+    hint: 'encryption is chosen when a repository is made: give --repo another place',
+  })
+}
+
+async function create(context: Context, storage: Storage, options: Options): Promise<Repository> {
+  if (options.encrypt) return createEncrypted(context, storage, options)
+  return Repository.create(storage, await context.access())
 }
 
 function printSql({ out }: Context, source: string, plan: SetupPlan): void {

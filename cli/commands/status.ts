@@ -3,6 +3,7 @@ import {
   type Conninfo,
   connect,
   type Finding,
+  findVerification,
   formatLsn,
   formatTime,
   type Holdings,
@@ -19,12 +20,14 @@ import {
   slotPressure,
   type Timeline,
   type UncertainSpan,
+  type Verification,
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, duration, plural } from '../format.ts'
 import { baseJson, brief, coverageJson, point, segmentsJson, windowLines } from '../holdings.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
+import { encryptionInWords, encryptionJson } from './key.ts'
 
 export const addStatus: AddCommand = (program, bind) => {
   program
@@ -48,12 +51,16 @@ async function status(context: Context): Promise<undefined> {
   const database = await ask(conninfo, holdings.timelines.at(-1), guard, signal)
   const isProtected =
     holdings.windows.length > 0 && holdings.gaps.every((gap) => gap.to !== undefined) && slotHolds(database)
+  const verified = await findVerification(repository, source, ({ outcome }) => outcome !== 'interrupted', signal)
   out.data(inWords(context, holdings, database, isProtected))
+  out.data(`  verified     ${verifiedInWords(context, verified)}`)
   out.data(`  repository   ${repository.storage.url}`)
+  out.data(`  encryption   ${encryptionInWords(repository.key, await context.access())}`)
   out.document({
     source,
     repository: repository.storage.url,
     ...passedOverJson(passedOver),
+    encryption: encryptionJson(repository.key),
     protected: isProtected,
     ...coverageJson(holdings),
     archive_end: holdings.end ? point(holdings.end) : null,
@@ -65,6 +72,7 @@ async function status(context: Context): Promise<undefined> {
     segments: segmentsJson(holdings),
     timeline: holdings.timelines.at(-1)?.id ?? null,
     schema: schemaJson(holdings),
+    last_verification: verified ? verifiedJson(verified) : null,
     database: databaseJson(database, guard),
     checked: formatTime(nowMicros()),
   })
@@ -147,6 +155,28 @@ function schemaInWords({ timelines }: Holdings, open: UncertainSpan | undefined)
     ? 'changes are followed by event triggers'
     : 'changes are not followed: each needs a base after it, which the agent takes (schema.on_unseen_change)'
 }
+
+function verifiedInWords({ out }: Context, verified: Verification | undefined): string {
+  if (verified === undefined) return 'never (walback verify)'
+  const { finished, read, damaged } = verified
+  const ago = `${duration(Date.now() - Date.parse(finished))} ago`
+  const part =
+    read === null ? 'nothing read whole' : read.of === 1 ? 'all of it read' : `part ${read.part} of ${read.of} read`
+  return damaged === 0
+    ? `${ago}: sound, ${part}`
+    : `${ago}: ${out.paintData('DAMAGED', 'red')}, ${plural(damaged, 'finding')} (walback verify names them)`
+}
+
+const verifiedJson = (verified: Verification): Record<string, unknown> => ({
+  finished: verified.finished,
+  outcome: verified.outcome,
+  read: verified.read,
+  objects: verified.objects,
+  read_bytes: verified.read_bytes,
+  damaged: verified.damaged,
+  findings: verified.findings,
+  walback_version: verified.walbackVersion,
+})
 
 function slotInWords(database: Database, name: string): string {
   switch (database.kind) {

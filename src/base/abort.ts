@@ -18,6 +18,22 @@ export async function sleep(duration_ms: number, signal?: AbortSignal): Promise<
   }
 }
 
+/** The answer, or at once the error for an interrupted operation when the signal fires; the work itself goes on unseen. */
+export async function unlessAborted<T>(answer: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return answer
+  let stop = (): void => undefined
+  const stopped = new Promise<never>((_resolve, reject) => {
+    stop = () => reject(new WalbackError('interrupted', 'interrupted', { cause: signal.reason }))
+    if (signal.aborted) stop()
+    else signal.addEventListener('abort', stop, { once: true })
+  })
+  try {
+    return await Promise.race([answer, stopped])
+  } finally {
+    signal.removeEventListener('abort', stop)
+  }
+}
+
 /** Polls until `probe` gives a value; undefined when the time is up. The first probe is immediate. */
 export async function waitFor<T>(
   probe: () => Promise<T | undefined>,

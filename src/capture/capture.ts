@@ -5,7 +5,7 @@ import { type Micros, nowMicros } from '../model/time.ts'
 import type { ReplicationStream, StreamBatch } from '../postgres/replication.ts'
 import { SegmentBuilder } from '../repository/segment-builder.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
-import type { SegmentWriter } from '../repository/segments.ts'
+import type { SegmentWriter } from '../repository/segment-writer.ts'
 
 export interface CaptureOptions {
   readonly encoding: string

@@ -8,7 +8,7 @@ import type { Repository } from '../repository/repository.ts'
 import type { DdlEntry } from '../repository/segment-format.ts'
 import { type Head, listSegments, readHead, readSegment, scanSegments, timeOf } from '../repository/segments.ts'
 import { currentTimeline, readTimelines, type Timeline } from '../repository/timeline.ts'
-import { type UnseenChange, UnseenChanges } from '../repository/unseen-changes.ts'
+import { type UnseenChange, UnseenChanges, unseenInWords } from '../repository/unseen-changes.ts'
 import { type Finding, finding } from './check-finding.ts'
 import { checkContinuity } from './continuity.ts'
 
@@ -110,11 +110,13 @@ export function archiveFindings(
   }
   for (const { kind, from, to } of untold) {
     const between = `between ${formatTime(from.time)} and ${formatTime(to.time)}`
-    const [code, why] =
-      kind === 'unpublished'
-        ? (['rows-unseen', `a publication was altered ${between}, and the stream may lack rows`] as const)
-        : (['schema-unseen', `the schema was changed ${between}, and the stream does not tell how`] as const)
-    findings.push(finding(code, 'warning', why, { object: `timeline ${timeline.id}`, hint: nextBase }))
+    const code = kind === 'unpublished' ? 'rows-unseen' : 'schema-unseen'
+    findings.push(
+      finding(code, 'warning', unseenInWords(kind, ` ${between}`), {
+        object: `timeline ${timeline.id}`,
+        hint: nextBase,
+      }),
+    )
   }
   return findings
 }

@@ -11,6 +11,7 @@ import {
 import { readObjectsOfNote } from '../postgres/check-sql.ts'
 import { readSlot, readSourceFacts, type SlotState, type SourceFacts } from '../postgres/source.ts'
 import { Repository } from '../repository/repository.ts'
+import type { Access, RepositoryKey } from '../repository/repository-key.ts'
 import type { Storage } from '../storage/storage.ts'
 import { type Archive, archiveFindings, findSource, readArchive } from './check-archive.ts'
 import { type Finding, type Fix, finding, sorted } from './check-finding.ts'
@@ -27,6 +28,8 @@ export interface CheckOptions {
   readonly suggested: string
   /** Where the repository is; undefined to look at the database alone. */
   readonly storage: Storage | undefined
+  /** What opens it, if it is encrypted. */
+  readonly access?: Access | undefined
   /** How much log the guard lets the slot keep. */
   readonly guard_bytes?: number | undefined
   readonly signal?: AbortSignal | undefined
@@ -40,6 +43,8 @@ export interface CheckReport {
   /** The worst first. */
   readonly findings: readonly Finding[]
   readonly slot: SlotState | undefined
+  /** How the repository is encrypted; undefined where it is not, or none was looked at. */
+  readonly key: RepositoryKey | undefined
   /** Seconds since the archive's end; undefined where no repository was looked at or nothing is in it. */
   readonly archiveAge_s: number | undefined
 }
@@ -53,7 +58,7 @@ export async function checkSource(client: pg.Client, options: CheckOptions): Pro
   const old = tooOld(facts)
   if (old) {
     const source = options.source ?? options.suggested
-    return { source, facts, isSetUp: false, findings: [old], slot: undefined, archiveAge_s: undefined }
+    return { source, facts, isSetUp: false, findings: [old], slot: undefined, key: undefined, archiveAge_s: undefined }
   }
   const look = await lookAtArchive(facts, options)
   await client.query('BEGIN READ ONLY')
@@ -68,16 +73,18 @@ export async function checkSource(client: pg.Client, options: CheckOptions): Pro
 interface Look {
   readonly source: string
   readonly repositoryId: string | undefined
+  readonly key: RepositoryKey | undefined
   readonly archive: Archive | undefined
   readonly findings: readonly Finding[]
 }
 
 /** A repository that cannot be read is a finding like others: the database can be looked at all the same. */
-async function lookAtArchive(facts: SourceFacts, { source, suggested, storage, signal }: CheckOptions): Promise<Look> {
-  const alone = { source: source ?? suggested, repositoryId: undefined, archive: undefined }
+async function lookAtArchive(facts: SourceFacts, options: CheckOptions): Promise<Look> {
+  const { source, suggested, storage, signal } = options
+  const alone = { source: source ?? suggested, repositoryId: undefined, key: undefined, archive: undefined }
   if (storage === undefined) return { ...alone, findings: [] }
   try {
-    const repository = await Repository.find(storage)
+    const repository = await Repository.find(storage, options.access)
     if (repository === undefined) {
       const missing = finding('repository-missing', 'note', 'there is no repository yet', {
         object: storage.url,
@@ -87,9 +94,9 @@ async function lookAtArchive(facts: SourceFacts, { source, suggested, storage, s
     }
     const name = (await findSource(repository, source, facts, signal)) ?? alone.source
     const archive = await readArchive(repository, name, signal)
-    return { source: name, repositoryId: repository.id, archive, findings: [] }
+    return { source: name, repositoryId: repository.id, key: repository.key, archive, findings: [] }
   } catch (error) {
-    if (!(error instanceof WalbackError) || error.code === 'interrupted') throw error
+    if (!(error instanceof WalbackError) || ['interrupted', 'wrong_key'].includes(error.code)) throw error
     const unreadable = finding('repository-unreadable', 'error', error.message, {
       object: storage.url,
       hint: error.hint ?? null,
@@ -141,7 +148,7 @@ async function checkDatabase(
     ...ofArchive,
   ]
   const archiveAge_s = archive?.time === undefined ? undefined : Number((load.now_us - archive.time) / 1_000_000n)
-  return { source, facts, isSetUp, findings: sorted(findings), slot, archiveAge_s }
+  return { source, facts, isSetUp, findings: sorted(findings), slot, key: look.key, archiveAge_s }
 }
 
 const notSetUp = (source: string): Finding =>

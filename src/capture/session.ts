@@ -1,3 +1,4 @@
+import { waitFor } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { formatLsn, type Lsn } from '../model/lsn.ts'
 import { type Conninfo, describeConninfo } from '../postgres/conninfo.ts'
@@ -8,7 +9,8 @@ import { readSlot, readSourceFacts, type SourceFacts } from '../postgres/source.
 import { readWalsender } from '../postgres/walsender.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
-import { readSoundHead, SegmentWriter } from '../repository/segments.ts'
+import { SegmentWriter } from '../repository/segment-writer.ts'
+import { readSoundHead } from '../repository/segments.ts'
 import { currentTimeline, type Timeline } from '../repository/timeline.ts'
 import { Capture } from './capture.ts'
 import { CatalogWatch } from './catalog-watch.ts'
@@ -160,7 +162,13 @@ async function captureOnce(
     if (now.end !== head.end) throw overtaken(source, now.end)
   }
   checkContinuity(facts, held, timeline, head)
-  if (!held?.active && !stream.hasEnded) throw twoServers(conninfo)
+  if (!held?.active) {
+    // The server may have ended the stream already, which is read in a moment.
+    const look = async (): Promise<boolean> =>
+      stream.hasEnded || (await control.ask((client) => readSlot(client, timeline.slot)))?.active === true
+    const patience = { timeout_ms: 2000, interval_ms: 50, signal: options.stop }
+    if (!(await waitFor(async () => (await look()) || undefined, patience))) throw twoServers(conninfo)
+  }
   // The server still has the log of what is damaged at the archive's end: it comes again, under the same keys.
   for (const { key } of damaged) await repository.storage.delete(key)
   options.onStart?.(head.end)

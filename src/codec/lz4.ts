@@ -6,7 +6,6 @@ import type * as Lz4 from 'lz4-napi'
  * collects the garbage, that is most of what ever passed: 338 MiB were resident for a field of 500 MB, and 238 when what
  * is free goes back at once. It reads its settings from the environment as it is loaded, so they are made here, before.
  */
-// biome-ignore lint/style/noProcessEnv: not read but written, for a library that takes no other word
 process.env.MIMALLOC_PURGE_DELAY ??= '0'
 const lz4 = createRequire(import.meta.url)('lz4-napi') as typeof Lz4
 

@@ -41,7 +41,7 @@ export async function copyTimeline(delivery: Delivery, survey: TimelineSurvey): 
   const { timeline } = survey
   const { from, to, signal } = delivery
   const key = timelineKey(timeline.source, timeline.id)
-  if (!survey.isHeld && !(await delivery.document(key, await readTimelineBytes(from, timeline, signal))))
+  if (!survey.isHeld && !(await delivery.document(key, (await readTimelineBytes(from, timeline, signal)).bytes)))
     throw forked(from, to, timeline, 'was begun there just now')
   if (survey.told.length > 0) await writePruned(to, timeline, survey.told)
   const stream = new StreamCopy(delivery, survey)
@@ -97,8 +97,8 @@ class StreamCopy {
     const { stored } = wanted
     const { from, to } = this.delivery
     try {
-      const source = await fetchObject(from, stored, signal)
-      const summary = await summaryFrom(source, stored, signal)
+      const source = await fetchObject({ storage: from.clear }, stored, signal)
+      const summary = await summaryFrom(from.opened(source), stored, signal)
       for (const part of summary.trailer.parts) {
         const held = await to.storage.size(part.key, { signal })
         if (held !== part.size_bytes) await this.delivery.container(part, { held: held !== undefined })

@@ -1,8 +1,8 @@
 import { throwIfAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
-import { passContainer } from '../repository/container.ts'
 import type { Repository } from '../repository/repository.ts'
-import type { ObjectSource } from '../storage/storage.ts'
+import type { ObjectSource, Storage } from '../storage/storage.ts'
+import { type PassedReference, passContainer } from './pass.ts'
 
 /** An object of the source that was not copied, and why. */
 export interface Damage {
@@ -16,12 +16,6 @@ export interface CopyProgress {
   readonly bytes: number
   /** Of so many, as the listings say. */
   readonly of: { readonly objects: number; readonly bytes: number }
-}
-
-export interface Reference {
-  readonly key: string
-  readonly size_bytes: number
-  readonly sha256?: string | undefined
 }
 
 /** Brings objects from one repository to another, and counts. */
@@ -42,16 +36,17 @@ export class Delivery {
   }
 
   /**
-   * Stores a container as it is. What does not check out, or is not there, fails as `corrupt` and leaves nothing at the
+   * Stores a container as it is, also one that is encrypted. What does not check out, or is not there, fails as `corrupt` and leaves nothing at the
    * target. `held`: something of another length is in its place, which is no whole object of this name.
    */
   async container(
-    reference: Reference,
+    reference: PassedReference,
     options: { readonly source?: ObjectSource; readonly held: boolean; readonly onHeader?: (header: unknown) => void },
   ): Promise<boolean> {
-    const { source = this.from.storage, held, onHeader } = options
+    const { source = this.from.clear, held, onHeader } = options
     let failed: { readonly error: unknown } | undefined
-    const pass = passContainer(source, reference, { ...(onHeader ? { onHeader } : {}), signal: this.signal })
+    const watch = { ...(onHeader ? { onHeader } : {}), signal: this.signal }
+    const pass = passContainer(this.from, source, reference, watch)
     const body = async function* (): AsyncGenerator<Buffer> {
       try {
         yield* pass
@@ -61,7 +56,7 @@ export class Delivery {
       }
     }
     try {
-      return await this.put(reference.key, body(), reference.size_bytes, held)
+      return await this.put(this.to.clear, reference.key, body(), { size_bytes: reference.size_bytes, held })
     } catch (error) {
       throw failed === undefined ? error : failed.error
     }
@@ -69,7 +64,7 @@ export class Delivery {
 
   /** Stores bytes that were read, and checked, before. */
   document(key: string, bytes: Buffer, held = false): Promise<boolean> {
-    return this.put(key, bytes, bytes.length, held)
+    return this.put(this.to.storage, key, bytes, { size_bytes: bytes.length, held })
   }
 
   /** Notes what could not be copied; throws what is no damage of the source. */
@@ -81,15 +76,15 @@ export class Delivery {
 
   /** False if there is an object of that name. An acknowledgement alone is not believed (docs/decisions/0007). */
   private async put(
+    store: Storage,
     key: string,
     body: Buffer | AsyncIterable<Buffer>,
-    size_bytes: number,
-    replace: boolean,
+    { size_bytes, held }: { readonly size_bytes: number; readonly held: boolean },
   ): Promise<boolean> {
     const { storage } = this.to
     const { signal } = this
     throwIfAborted(signal)
-    const isMade = await storage.put(key, body, { ifAbsent: !replace, signal })
+    const isMade = await store.put(key, body, { ifAbsent: !held, signal })
     const held_bytes = await storage.size(key, { signal })
     if (held_bytes !== size_bytes) {
       throw new WalbackError(

@@ -2,11 +2,10 @@
 import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
 import type { Micros } from '../model/time.ts'
 import { type BaseManifest, readManifests } from '../repository/base.ts'
-import { segmentsPrefix } from '../repository/layout.ts'
-import { covers, type Range, readPruned } from '../repository/pruned.ts'
+import { covers, type Range } from '../repository/pruned.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
-import { listSegments, readAhead, timeOf } from '../repository/segments.ts'
+import { listStream, readAhead, timeOf } from '../repository/segments.ts'
 import { readTimelines, type Timeline } from '../repository/timeline.ts'
 import { UnseenChanges } from '../repository/unseen-changes.ts'
 import { type UncertainSpan, uncertainSpans } from './uncertain.ts'
@@ -175,10 +174,9 @@ export async function readHoldings(repository: Repository, source: string, signa
   let [count, raw_bytes, stored_bytes, transactions] = [0, 0, 0, 0]
   for (const timeline of timelines) {
     const own = bases.filter((base) => base.timeline === timeline.id)
-    const removed = await readPruned(repository, timeline, signal)
     let unseen = new UnseenChanges(own)
     let start = parseLsn(timeline.start)
-    const stored = await listSegments(repository, timeline, signal)
+    const { objects, segments: stored, pruned: removed } = await listStream(repository, timeline, signal)
     const summaries: SegmentSummary[] = []
     for await (const { summary } of readAhead(repository, stored, signal)) {
       if (summary === undefined) continue
@@ -201,8 +199,7 @@ export async function readHoldings(repository: Repository, source: string, signa
     uncertain.push(...uncertainSpans(within(own, start), summaries.at(-1)?.end ?? start, unseen))
     count += summaries.length
     // With the parts of transactions that span segments.
-    for await (const { size_bytes } of repository.storage.list(segmentsPrefix(source, timeline.id), { signal }))
-      stored_bytes += size_bytes
+    for (const { size_bytes } of objects) stored_bytes += size_bytes
   }
   const last = timelines.at(-1)
   const newest = last === undefined ? undefined : segments.get(last.id)?.at(-1)

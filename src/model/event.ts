@@ -26,6 +26,9 @@ export const eventKinds = [
   'prune-failed',
   /** A copy of the repository could not be brought up to it; cleared when one is. */
   'repository-behind',
+  /** What a scheduled verification found, and that it could not be carried out; cleared by the next that is well. */
+  'verify-damaged',
+  'verify-failed',
 ] as const
 export type EventKind = (typeof eventKinds)[number]
 

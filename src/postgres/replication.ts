@@ -288,8 +288,10 @@ export class ReplicationStream implements AsyncDisposable {
   private gather(bytes: number): void {
     this.gathered_bytes += bytes
     const elapsed_ms = this.heard_ms - this.gatheredSince_ms
-    // Of a read that was full more is waiting.
-    if (this.isBusy ? elapsed_ms < busy_ms : bytes >= wholeRead_bytes) return
+    // Behind a read that was full more is waiting, and so it may behind what was read while the stream was left alone:
+    // Node hands that out read by read, as small as they were.
+    const isWaiting = this.connection.stream.readableLength > 0 || bytes >= wholeRead_bytes
+    if (this.isBusy ? elapsed_ms < busy_ms : isWaiting) return
     this.isBusy = this.gathered_bytes > littleBytesPerMs * elapsed_ms
     this.gathered_bytes = 0
     this.gatheredSince_ms = this.heard_ms

@@ -1,7 +1,8 @@
 import { z } from 'zod'
 import { pieceShape } from './base.ts'
 import { basePrefix, baseProgressPrefix, basesPrefix, manifestKey } from './layout.ts'
-import { type Repository, readJson, sealedJson } from './repository.ts'
+import type { Repository } from './repository.ts'
+import { readJson, sealedJson } from './sealed-json.ts'
 
 /**
  * What is done of a base that is being taken, beside its objects: one that was interrupted is carried on from there.
@@ -77,6 +78,11 @@ export async function readStoredTables(
     tables.push(...(await readJson(repository.storage, key, tablesShape)).tables)
   }
   return tables
+}
+
+/** Refuses a record of an unfinished base that is not as it was written. */
+export async function checkProgress({ storage }: Repository, key: string, signal?: AbortSignal): Promise<void> {
+  await readJson(storage, key, z.discriminatedUnion('walback', [beginShape, tablesShape]), { signal })
 }
 
 /** The bases that are being taken, or were until something came between, in the order of their names. */

@@ -1,9 +1,11 @@
 import { z } from 'zod'
+import { WalbackError } from '../base/errors.ts'
 import { databaseShape, largeObjectShape, notCarriedShape, roleShape, sequenceShape } from '../model/catalog.ts'
 import { parseLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
 import { basesPrefix, manifestKey } from './layout.ts'
-import { type Repository, readJsonBytes, sealedJson } from './repository.ts'
+import type { Repository } from './repository.ts'
+import { readJsonBytes, sealedJson } from './sealed-json.ts'
 
 const objectReference = z.object({ key: z.string(), size_bytes: z.number(), sha256: z.string() })
 export type ObjectReference = z.infer<typeof objectReference>
@@ -106,9 +108,12 @@ export async function readManifestBytes(
   base: string,
   signal?: AbortSignal,
 ): Promise<{ readonly bytes: Buffer; readonly manifest: BaseManifest } | undefined> {
-  const either = z.union([manifestShape, abandonedShape])
-  const { bytes, value } = await readJsonBytes(storage, manifestKey(source, base), either, signal)
-  return value.walback === 'base' ? { bytes, manifest: value } : undefined
+  const key = manifestKey(source, base)
+  const either = z.discriminatedUnion('walback', [manifestShape, abandonedShape])
+  const { bytes, value } = await readJsonBytes(storage, key, either, { signal })
+  const isRight = value.id === base && (value.walback !== 'base' || value.source === source)
+  if (isRight) return value.walback === 'base' ? { bytes, manifest: value } : undefined
+  throw new WalbackError('corrupt', `${key} is damaged: it is the manifest of ${value.id}`)
 }
 
 /** All objects that a manifest names. */

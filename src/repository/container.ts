@@ -1,4 +1,5 @@
 import { createHash, type Hash, hash } from 'node:crypto'
+import { z } from 'zod'
 import { assert } from '../base/assert.ts'
 import { WalbackError } from '../base/errors.ts'
 import {
@@ -14,7 +15,8 @@ import {
 } from '../codec/block.ts'
 import { compressFrameSync, decompressFrameSync } from '../codec/lz4.ts'
 import { type ObjectSource, readAll, type Storage } from '../storage/storage.ts'
-import { ByteReader } from './byte-reader.ts'
+import { Taker } from '../storage/taker.ts'
+import { newerFormat } from './sealed-json.ts'
 
 /**
  * The container: the one file format of segments and of rows. Header, blocks, trailer, footer, each an LZ4 frame or a
@@ -32,6 +34,7 @@ export class ContainerWriter {
   private raw = 0
   private written = 0
   private sum: string | undefined
+  private content = 0
 
   header(header: object): Buffer {
     assert(this.written === 0, 'the header comes first')
@@ -52,6 +55,7 @@ export class ContainerWriter {
   /** The trailer and the footer. Afterwards `sha256` and `size_bytes` name the object. */
   end(trailer: object): Buffer {
     const trailerOffset = this.written
+    this.content = trailerOffset
     const packed = compressFrameSync(Buffer.from(JSON.stringify(trailer)), {
       contentChecksum: true,
       blockChecksums: true,
@@ -79,6 +83,12 @@ export class ContainerWriter {
     return this.written
   }
 
+  /** Where the blocks end and the trailer begins. */
+  get content_bytes(): number {
+    assert(this.sum !== undefined, 'the container has been ended')
+    return this.content
+  }
+
   get rawBytes(): number {
     return this.raw
   }
@@ -95,8 +105,16 @@ export type ContainerPart =
   | { readonly kind: 'block'; readonly raw: Buffer; readonly items: number }
   | { readonly kind: 'end'; readonly trailer: unknown; readonly sha256: string; readonly size_bytes: number }
 
+/** What an object is by its header. */
+export type ContainerKind = 'rows' | 'large objects' | 'text' | 'segment' | 'part'
+
 export interface ContainerReference {
   readonly key: string
+  /**
+   * What it must be, which is checked before anything of it is given: a sound object of another kind in its place would
+   * be read as what it is not until its end shows its hash.
+   */
+  readonly kind?: ContainerKind | undefined
   /** What the object's SHA-256 must be, where a manifest or a later segment says so. */
   readonly sha256?: string | undefined
 }
@@ -110,83 +128,78 @@ export async function* readContainer(
   reference: ContainerReference,
   signal?: AbortSignal,
 ): AsyncGenerator<ContainerPart> {
-  const { key } = reference
   let trailer: unknown
   for await (const frame of readFrames(source, reference, signal)) {
-    if (frame.kind === 'header') yield { kind: 'header', header: parseHeader(frame.content, key) }
-    else if (frame.kind === 'trailer') trailer = parseTrailer(frame.content, key)
-    else if (frame.kind === 'end') yield { kind: 'end', trailer, sha256: frame.sha256, size_bytes: frame.size_bytes }
+    if (frame.kind === 'trailer') trailer = parseTrailer(frame.packed, reference.key)
+    else if (frame.kind === 'end') yield { ...frame, trailer }
+    else if (frame.kind === 'header') yield frame
     else {
-      const raw = await decompressBlock(frame.head, frame.content, key)
+      const raw = await decompressBlock(frame.head, frame.packed, reference.key)
       yield { kind: 'block', raw, items: frame.head.items }
     }
   }
 }
 
-/**
- * The bytes of an object, to be stored elsewhere as they are; what does not check out fails before the last of them is
- * given, so that a store that takes an object whole or not at all takes no damaged one. Nothing is decompressed: the
- * object's hash covers all.
- */
-export async function* passContainer(
-  source: ObjectSource,
-  reference: ContainerReference & { readonly size_bytes: number },
-  options: { readonly onHeader?: (header: unknown) => void; readonly signal?: AbortSignal | undefined } = {},
-): AsyncGenerator<Buffer> {
-  const { key, size_bytes } = reference
-  for await (const frame of readFrames(source, reference, options.signal)) {
-    if (frame.kind === 'header') {
-      const header = parseHeader(frame.content, key)
-      options.onHeader?.(header)
-    }
-    if (frame.kind === 'end' && frame.size_bytes !== size_bytes)
-      throw new WalbackError('corrupt', `${key} is damaged: it is ${frame.size_bytes} bytes long, not ${size_bytes}`)
-    yield* frame.bytes
-  }
-}
-
-/** A frame, or a block's two: its content, and the bytes as they are stored. */
-type Frame = { readonly bytes: readonly Buffer[] } & (
-  | { readonly kind: 'header'; readonly content: Buffer }
-  | { readonly kind: 'trailer'; readonly content: Buffer }
-  | { readonly kind: 'block'; readonly head: BlockHead; readonly content: Buffer }
+/** What a container consists of, as it is stored. */
+export type ContainerFrame =
+  | { readonly kind: 'header'; readonly header: unknown }
+  | { readonly kind: 'block'; readonly head: BlockHead; readonly packed: Buffer }
+  | { readonly kind: 'trailer'; readonly packed: Buffer }
   | { readonly kind: 'end'; readonly sha256: string; readonly size_bytes: number }
-)
 
-async function* readFrames(
+/** The same, and unpacks nothing: that the bytes are those that were stored, the object's hash says. */
+export async function* readFrames(
   source: ObjectSource,
-  { key, sha256: wanted }: ContainerReference,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<Frame> {
+  reference: ContainerReference,
+  signal?: AbortSignal,
+): AsyncGenerator<ContainerFrame> {
+  const { key } = reference
   const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${key} is damaged: ${what}`)
-  const reader = new ByteReader(source.get(key, { signal }), () => damaged('it is cut short'))
+  const reader = new Taker(source.get(key, { signal }))
   try {
-    yield* checkFrames(reader, wanted, damaged)
+    yield* checkFrames(reader, reference, damaged)
+  } catch (error) {
+    throw missingIfAbsent(error, key)
   } finally {
     // A caller that leaves early, or damage, would leave the file open.
     await reader.close()
   }
 }
 
+/** Whoever reads an object was told of it by another one: that it is not there is damage, and not the store's failure. */
+export function missingIfAbsent(error: unknown, key: string): unknown {
+  if (!(error instanceof WalbackError) || error.facts['absent'] !== true) return error
+  return new WalbackError('corrupt', `${key} is missing from the repository`, {
+    cause: error,
+    hint: 'bring it back from another copy; `walback verify` says what depends on it',
+    facts: { key, absent: true },
+  })
+}
+
 async function* checkFrames(
-  reader: ByteReader,
-  wanted: string | undefined,
+  reader: Taker,
+  { key, kind: meant, sha256: wanted }: ContainerReference,
   damaged: (what: string) => WalbackError,
-): AsyncGenerator<Frame> {
+): AsyncGenerator<ContainerFrame> {
   const digest = createHash('sha256')
-  const take = async (bytes: number): Promise<Buffer> => {
+  const next = async (bytes: number): Promise<Buffer> => {
     const taken = await reader.take(bytes)
+    if (taken.length < bytes) throw damaged('it is cut short')
+    return taken
+  }
+  const take = async (bytes: number): Promise<Buffer> => {
+    const taken = await next(bytes)
     digest.update(taken)
     return taken
   }
   let [blocks, raw, trailerOffset] = [0, 0n, undefined as number | undefined]
   for (let first = true; ; first = false) {
     // The footer is the one frame outside the hash, so its head is looked at before anything is hashed.
-    const head = await reader.take(frameHeadBytes)
+    const head = await next(frameHeadBytes)
     const [kind, length] = [head.readUInt32LE(0), head.readUInt32LE(4)]
     if (kind === frameMagic.footer && !first) {
       if (length !== footerContentBytes) throw damaged('its footer has an impossible length')
-      const footer = await reader.take(footerContentBytes)
+      const footer = await next(footerContentBytes)
       const sha256 = digest.digest('hex')
       if (!(await reader.atEnd())) throw damaged('bytes follow its end')
       if (footer.subarray(24, 56).toString('hex') !== sha256) throw damaged('its bytes do not match its own hash')
@@ -197,25 +210,24 @@ async function* checkFrames(
       if (wanted !== undefined && wanted !== sha256) {
         throw damaged(`it is another object than the one that was stored (its hash is ${sha256.slice(0, 12)}…)`)
       }
-      yield { kind: 'end', sha256, size_bytes: reader.position, bytes: [head, footer] }
+      yield { kind: 'end', sha256, size_bytes: reader.position }
       return
     }
     digest.update(head)
     if (kind === frameMagic.header && first) {
-      const content = await take(length)
-      yield { kind: 'header', content, bytes: [head, content] }
+      const header = parseHeader(await take(length), key)
+      const found = z.object({ kind: z.string() }).safeParse(header).data?.kind
+      if (meant !== undefined && found !== meant) throw damaged(`it should be ${meant}, and its header says ${found}`)
+      yield { kind: 'header', header }
     } else if (kind === frameMagic.trailer && !first && trailerOffset === undefined) {
       trailerOffset = reader.position - frameHeadBytes
-      const content = await take(length)
-      yield { kind: 'trailer', content, bytes: [head, content] }
+      yield { kind: 'trailer', packed: await take(length) }
     } else if (kind === frameMagic.block && !first && trailerOffset === undefined && length === blockHeadBytes) {
-      const blockHead = await take(length)
-      const parsed = parseBlockHead(blockHead)
-      if (parsed.rawBytes > maxBlockRawBytes) throw damaged('a block has an impossible length')
+      const blockHead = parseBlockHead(await take(length))
+      if (blockHead.rawBytes > maxBlockRawBytes) throw damaged('a block has an impossible length')
       blocks++
-      raw += BigInt(parsed.rawBytes)
-      const content = await take(parsed.storedBytes)
-      yield { kind: 'block', head: parsed, content, bytes: [head, blockHead, content] }
+      raw += BigInt(blockHead.rawBytes)
+      yield { kind: 'block', head: blockHead, packed: await take(blockHead.storedBytes) }
     } else throw damaged(first ? 'it does not begin as a walback object' : 'an unknown frame follows')
   }
 }
@@ -244,9 +256,25 @@ export async function readTrailerOf(
   size: number,
   signal?: AbortSignal,
 ): Promise<ContainerSummary> {
+  const from = Math.max(0, size - tailReadBytes)
+  try {
+    return await readTrailerFrom(source, key, { from, size }, signal)
+  } catch (error) {
+    // Who may write and not read is told where the rows end, which is where the trailer begins.
+    const readable = error instanceof WalbackError && error.code === 'wrong_key' && error.facts['readable_from']
+    if (typeof readable !== 'number' || readable <= from) throw error
+    return await readTrailerFrom(source, key, { from: readable, size }, signal)
+  }
+}
+
+async function readTrailerFrom(
+  source: ObjectSource,
+  key: string,
+  { from: tailStart, size }: { readonly from: number; readonly size: number },
+  signal: AbortSignal | undefined,
+): Promise<ContainerSummary> {
   const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${key} is damaged: ${what}`)
-  if (size < footerBytes) throw damaged('it is cut short')
-  const tailStart = Math.max(0, size - tailReadBytes)
+  if (size - tailStart < footerBytes) throw damaged('it is cut short')
   const read = (start: number, end: number): Promise<Buffer> =>
     readAll(source.get(key, { range: { start, end }, signal }))
   const tail = await read(tailStart, size)
@@ -273,6 +301,24 @@ export async function readTrailerOf(
 
 const tailReadBytes = 64 * 1024
 
+/** An object's header, in one small read; what follows it is not looked at. */
+export async function readHeader(source: ObjectSource, key: string, signal?: AbortSignal): Promise<unknown> {
+  const damaged = (what: string): WalbackError => new WalbackError('corrupt', `${key} is damaged: ${what}`)
+  const read = async (end: number): Promise<Buffer> => readAll(source.get(key, { range: { start: 0, end }, signal }))
+  let head = await read(headReadBytes)
+  if (head.length < frameHeadBytes || head.readUInt32LE(0) !== frameMagic.header)
+    throw damaged('it does not begin as a walback object')
+  const end = frameHeadBytes + head.readUInt32LE(4)
+  if (end > mostHeaderBytes) throw damaged('its header has an impossible length')
+  if (end > head.length) head = await read(end)
+  if (end > head.length) throw damaged('it is cut short')
+  return parseHeader(head.subarray(frameHeadBytes, end), key)
+}
+
+const headReadBytes = 4096
+/** A table has at most 1,600 columns, each with a name of at most 63 bytes that JSON may write with escapes. */
+const mostHeaderBytes = 1 << 20
+
 /** Whether the parts of a footer that are always the same are there. */
 const isFooter = (content: Buffer): boolean => content.readUInt32LE(20) === 0 && content.subarray(56).equals(magic)
 
@@ -281,13 +327,7 @@ function parseHeader(content: Buffer, key: string): unknown {
     throw new WalbackError('corrupt', `${key} is not a walback object`)
   const version = content[magic.length]
   if (version !== containerVersion) {
-    throw new WalbackError(
-      'failed',
-      `${key} has format version ${version}, and this walback reads ${containerVersion}`,
-      {
-        hint: 'use the walback that wrote it, or a newer one',
-      },
-    )
+    throw newerFormat(key, version ?? 0, containerVersion)
   }
   return parseJson(content.subarray(magic.length + 4), key)
 }

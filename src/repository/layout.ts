@@ -4,6 +4,13 @@ import { type Lsn, lsnKey, parseLsnKey } from '../model/lsn.ts'
 /** Object keys. Positions are sixteen hexadecimal digits, so that listing order is stream order. */
 export const repositoryKey = 'walback.json'
 export const sourcesPrefix = 'sources/'
+/** What wraps an encrypted repository's key; clear, as `walback.json` is (storage/encrypted.ts). */
+export const keysPrefix = 'keys/'
+const generationName = (generation: number): string => String(generation).padStart(8, '0')
+export const keyKey = (generation: number): string => `${keysPrefix}${generationName(generation)}.json`
+/** `attempt` tells apart what an interrupted rotation left and what the next one writes. */
+export const recipientsPrefix = (generation: number, attempt: string): string =>
+  `${keysPrefix}${generationName(generation)}-${attempt}/`
 /** Objects that try the store out; nothing reads them later. */
 export const probeKey = (name: string): string => `probes/${name}`
 export const timelinesPrefix = (source: string): string => `sources/${source}/timelines/`
@@ -23,6 +30,10 @@ export const baseProgressPrefix = (source: string, base: string): string => `${b
 export const leasesPrefix = (source: string): string => `sources/${source}/leases/`
 /** Recovery points that are kept for ever (repository/pins.ts). */
 export const pinsPrefix = (source: string): string => `sources/${source}/pins/`
+/** What `verify` has found, one record for each run; numbered, so that their order does not hang on clocks. */
+export const verificationsPrefix = (source: string): string => `sources/${source}/verifications/`
+export const verificationKey = (source: string, number: number): string =>
+  `${verificationsPrefix(source)}${String(number).padStart(8, '0')}.json`
 
 /** Segments are grouped by their position's upper half, that is by 4 GiB of log. */
 export function segmentKey(source: string, timeline: string, start: Lsn): string {

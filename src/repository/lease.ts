@@ -4,7 +4,8 @@ import { z } from 'zod'
 import { sleep, throwIfAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { leasesPrefix } from './layout.ts'
-import { type Repository, readJson, sealedJson } from './repository.ts'
+import type { Repository } from './repository.ts'
+import { readJson, sealedJson } from './sealed-json.ts'
 
 /**
  * Says who is at work in a repository: a restore, so that nothing that it reads is removed; a prune, so that there is

@@ -1,5 +1,6 @@
 import { ahead } from '../base/ahead.ts'
 import { inMemory, type ObjectSource, readAll } from '../storage/storage.ts'
+import { missingIfAbsent } from './container.ts'
 import type { Repository } from './repository.ts'
 import type { SegmentSummary, SegmentTrailer } from './segment-format.ts'
 import { readers, type StoredSegment, summaryFrom } from './segments.ts'
@@ -43,14 +44,20 @@ export function loadParts(
 
 /** An object in memory, or the store itself for one that is too large to be held. */
 export async function fetchObject(
-  { storage }: Repository,
+  { storage }: Pick<Repository, 'storage'>,
   { key, size_bytes }: { readonly key: string; readonly size_bytes: number },
   signal: AbortSignal,
 ): Promise<ObjectSource> {
-  return size_bytes > heldWhole_bytes ? storage : inMemory(await readAll(storage.get(key, { signal })))
+  if (size_bytes > heldWhole_bytes) return storage
+  try {
+    return inMemory(await readAll(storage.get(key, { signal })))
+  } catch (error) {
+    throw missingIfAbsent(error, key)
+  }
 }
 
 const heldWhole_bytes = 16 << 20
+/** So many on their way, and so much of them in memory. */
 export const fetchLimits = {
   most: readers,
   weigh: ({ size_bytes }: { readonly size_bytes: number }) => (size_bytes > heldWhole_bytes ? 0 : size_bytes),

@@ -3,7 +3,8 @@ import { z } from 'zod'
 import { WalbackError } from '../base/errors.ts'
 import { pinsPrefix } from './layout.ts'
 import { describeLease, readLeases } from './lease.ts'
-import { type Repository, readJson, readJsonBytes, sealedJson } from './repository.ts'
+import type { Repository } from './repository.ts'
+import { readJson, readJsonBytes, sealedJson } from './sealed-json.ts'
 
 /** A recovery point that retention keeps whatever its policy says, until the pin is taken away. */
 const pinShape = z.object({
@@ -48,7 +49,7 @@ export async function addPin(
 
 /** The bytes of a pin, as they are stored. */
 export const readPinBytes = async ({ storage }: Repository, key: string, signal?: AbortSignal): Promise<Buffer> =>
-  (await readJsonBytes(storage, key, pinShape, signal)).bytes
+  (await readJsonBytes(storage, key, pinShape, { signal })).bytes
 
 /** Oldest first. */
 export async function readPins(repository: Repository, source: string, signal?: AbortSignal): Promise<Pin[]> {

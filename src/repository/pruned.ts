@@ -3,7 +3,8 @@ import { z } from 'zod'
 import { WalbackError } from '../base/errors.ts'
 import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
 import { prunedPrefix } from './layout.ts'
-import { type Repository, readJson, sealedJson } from './repository.ts'
+import type { Repository } from './repository.ts'
+import { readJson, sealedJson } from './sealed-json.ts'
 import type { Timeline } from './timeline.ts'
 
 /**
@@ -15,7 +16,7 @@ const prunedShape = z.object({
   format: z.literal(1),
   timeline: z.string(),
   ranges: z.array(z.object({ from: z.string(), to: z.string() })),
-  /** Ids of the timeline's bases that were removed: a copy does not bring them back. */
+  /** Ids of the timeline's bases that were removed: what is left of one is no damage, and a copy does not bring it back. */
   bases: z.array(z.string()).default([]),
 })
 

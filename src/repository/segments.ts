@@ -1,20 +1,15 @@
-import { randomBytes } from 'node:crypto'
 import { ahead } from '../base/ahead.ts'
 import { WalbackError } from '../base/errors.ts'
-import type { Block } from '../codec/block.ts'
 import { formatLsn, type Lsn, lsn, parseLsn } from '../model/lsn.ts'
 import { type FullXid, fullXid } from '../model/snapshot.ts'
 import { type Micros, micros } from '../model/time.ts'
-import type { ObjectSource, Storage } from '../storage/storage.ts'
-import { ContainerWriter, readTrailer, readTrailerOf } from './container.ts'
-import { partKey, partStart, segmentKey, segmentStart, segmentsPrefix } from './layout.ts'
-import { contains, covers, readPruned } from './pruned.ts'
+import type { ObjectSource } from '../storage/storage.ts'
+import { readTrailerOf } from './container.ts'
+import { partStart, segmentStart, segmentsPrefix } from './layout.ts'
+import { contains, covers, type Range, readPruned } from './pruned.ts'
 import type { Repository } from './repository.ts'
-import type { SegmentContent } from './segment-builder.ts'
 import {
   endOf,
-  type partTrailer,
-  type SegmentHeader,
   type SegmentSummary,
   type SegmentTrailer,
   segmentTrailer,
@@ -39,147 +34,6 @@ export interface ServerTimeline {
   readonly since: Lsn
 }
 
-/** Writes a timeline's segments, one after the other. A segment is part of the archive when its own object exists. */
-export class SegmentWriter {
-  private readonly repository: Repository
-  private readonly timeline: Timeline
-  private current: Head
-  private readonly server: ServerTimeline | undefined
-  private readonly attempt = randomBytes(4).toString('hex')
-  private parts: SegmentTrailer['parts'] = []
-
-  /** `server`: where the stream comes from, which every segment notes. */
-  constructor(
-    repository: Repository,
-    timeline: Timeline,
-    head: Head,
-    server: ServerTimeline | undefined = head.server,
-  ) {
-    this.repository = repository
-    this.timeline = timeline
-    this.current = head
-    this.server = server
-  }
-
-  get head(): Head {
-    return this.current
-  }
-
-  /** Stores blocks of a transaction whose commit has not been seen. Without the segment that names it, a part is nothing. */
-  async writePart(blocks: readonly Block[], signal?: AbortSignal): Promise<void> {
-    const { source, id } = this.timeline
-    const key = partKey(source, id, this.current.end, this.attempt, this.parts.length)
-    const container = assemble(this.header('part'), blocks, { kind: 'part' } satisfies typeof partTrailer._output)
-    await this.put(key, container, signal)
-    this.parts.push({ key, size_bytes: container.size_bytes, sha256: container.sha256 })
-  }
-
-  /** Stores the next segment; when it resolves, everything up to the segment's end is durable. */
-  async write(content: SegmentContent, time: Micros, signal?: AbortSignal): Promise<SegmentSummary> {
-    const trailer: SegmentTrailer = {
-      kind: 'segment',
-      end: formatLsn(content.end),
-      xid: content.xid.toString(),
-      time: time.toString(),
-      ...(this.server ? { server: serverEntry(this.server) } : {}),
-      parts: this.parts,
-      tables: [...content.tables],
-      transactions: [...content.transactions],
-    }
-    const container = assemble(this.header('segment'), content.blocks, trailer)
-    const key = segmentKey(this.timeline.source, this.timeline.id, this.current.end)
-    await this.put(key, container, signal)
-    const start = this.current.end
-    this.current = { end: content.end, sha256: container.sha256, xid: content.xid, server: this.server }
-    this.parts = []
-    return { key, sha256: container.sha256, size_bytes: container.size_bytes, start, end: content.end, trailer }
-  }
-
-  /** Forgets the parts of a transaction that will be sent again from its beginning. */
-  forgetParts(): void {
-    this.parts = []
-  }
-
-  private header(kind: 'segment' | 'part'): SegmentHeader {
-    const { source, id, systemIdentifier, encoding } = this.timeline
-    const { end, sha256, xid } = this.current
-    return {
-      kind,
-      source,
-      timeline: id,
-      start: formatLsn(end),
-      previous: sha256,
-      systemIdentifier,
-      encoding,
-      xid: xid.toString(),
-    }
-  }
-
-  /**
-   * Put-if-absent is the fence between two writers: a key is where a segment starts, so only one can extend the chain.
-   * A write that was acknowledged late finds its own object there, which its hash shows. An acknowledgement alone is not
-   * believed: what the store then says that it holds must have the length that was given (docs/decisions/0007).
-   */
-  private async put(key: string, container: Assembled, signal: AbortSignal | undefined): Promise<void> {
-    const { storage } = this.repository
-    const isMade = await storage.put(key, chunksOf(container.bytes), { ifAbsent: true, signal })
-    const held_bytes = await storage.size(key, { signal })
-    if (isMade && held_bytes === container.size_bytes) return
-    if (held_bytes === undefined) throw broken(storage.url, key, container.size_bytes, held_bytes)
-    if (isMade || !(await isReadable(storage, key, signal))) {
-      // It is nobody's segment, and in the way of the next attempt.
-      await storage.delete(key)
-      throw broken(storage.url, key, container.size_bytes, held_bytes)
-    }
-    const stored = await readTrailer(storage, key, { signal })
-    if (stored?.sha256 === container.sha256) return
-    throw new WalbackError('locked', `another walback has written ${key}`, {
-      hint: 'let only one agent write for a source; this one goes on from what is stored when it is started again',
-    })
-  }
-}
-
-/** Whether an object ends as ours do. */
-async function isReadable(storage: Storage, key: string, signal: AbortSignal | undefined): Promise<boolean> {
-  try {
-    return (await readTrailer(storage, key, { signal })) !== undefined
-  } catch (error) {
-    if (error instanceof WalbackError && error.code === 'corrupt') return false
-    throw error
-  }
-}
-
-const broken = (url: string, key: string, given_bytes: number, held_bytes: number | undefined): WalbackError =>
-  new WalbackError(
-    'storage',
-    held_bytes === undefined
-      ? `the store acknowledged ${key}, and does not have it`
-      : `the store acknowledged ${given_bytes} bytes of ${key}, and has ${held_bytes}`,
-    {
-      hint: `nothing is lost: the server still has the log, and it is tried again; but ${url} is not to be trusted`,
-      facts: { key, given_bytes, held_bytes: held_bytes ?? null },
-      retryable: true,
-    },
-  )
-
-async function* chunksOf(bytes: readonly Buffer[]): AsyncGenerator<Buffer> {
-  yield* bytes
-}
-
-interface Assembled {
-  readonly bytes: Buffer[]
-  readonly sha256: string
-  readonly size_bytes: number
-}
-
-function assemble(header: SegmentHeader, blocks: readonly Block[], trailer: object): Assembled {
-  const container = new ContainerWriter()
-  const bytes = [container.header(header)]
-  for (const block of blocks) bytes.push(container.add(block))
-  bytes.push(container.end(trailer))
-  return { bytes, sha256: container.sha256, size_bytes: container.size_bytes }
-}
-
 /** A segment as a listing shows it. */
 export interface StoredSegment {
   readonly key: string
@@ -189,30 +43,59 @@ export interface StoredSegment {
   readonly parts_bytes: number
 }
 
-/** The starts of all stored segments of a timeline, in order; what is being removed is not among them. */
-export async function listSegments(
+/** An object of a stream: a segment, or a part of the one that begins at `start`. */
+export interface StreamObject {
+  readonly key: string
+  readonly size_bytes: number
+  readonly kind: 'segment' | 'part'
+  readonly start: Lsn
+}
+
+/** What a listing shows of a timeline's stream. */
+export interface StoredStream {
+  /** All that lies there, also what is being removed. */
+  readonly objects: readonly StreamObject[]
+  /** The segments, in order; without what is being removed. */
+  readonly segments: StoredSegment[]
+  /** What retention has removed, or is removing. */
+  readonly pruned: readonly Range[]
+}
+
+export async function listStream(
   repository: Repository,
-  timeline: Timeline,
+  timeline: Pick<Timeline, 'source' | 'id'>,
   signal?: AbortSignal,
-): Promise<StoredSegment[]> {
-  const found: StoredSegment[] = []
-  const pruned = await readPruned(repository, timeline, signal)
-  // The parts of a segment are listed before it, since their keys go on where its key ends in `wbs`.
-  let parts_bytes = 0
+): Promise<StoredStream> {
+  const objects: StreamObject[] = []
   for await (const { key, size_bytes } of repository.storage.list(segmentsPrefix(timeline.source, timeline.id), {
     signal,
   })) {
-    const start = segmentStart(key)
-    const at = start ?? partStart(key)
-    if (at !== undefined && contains(pruned, at)) continue
-    if (start === undefined) parts_bytes += size_bytes
+    const [segment, part] = [segmentStart(key), partStart(key)]
+    if (segment !== undefined) objects.push({ key, size_bytes, kind: 'segment', start: segment })
+    else if (part !== undefined) objects.push({ key, size_bytes, kind: 'part', start: part })
+  }
+  // After the listing: what a prune has taken from it, it has said before.
+  const pruned = await readPruned(repository, timeline, signal)
+  const segments: StoredSegment[] = []
+  // The parts of a segment are listed before it, since their keys go on where its key ends in `wbs`.
+  let parts_bytes = 0
+  for (const { key, size_bytes, kind, start } of objects) {
+    if (contains(pruned, start)) continue
+    if (kind === 'part') parts_bytes += size_bytes
     else {
-      found.push({ key, start, size_bytes, parts_bytes })
+      segments.push({ key, start, size_bytes, parts_bytes })
       parts_bytes = 0
     }
   }
-  return found
+  return { objects, segments, pruned }
 }
+
+/** The segments alone. */
+export const listSegments = async (
+  repository: Repository,
+  timeline: Pick<Timeline, 'source' | 'id'>,
+  signal?: AbortSignal,
+): Promise<StoredSegment[]> => (await listStream(repository, timeline, signal)).segments
 
 export async function readSegment(
   repository: Repository,
@@ -230,7 +113,17 @@ export async function summaryFrom(
   const { trailer, sha256, size_bytes } = await readTrailerOf(source, stored.key, stored.size_bytes, signal)
   const parsed = segmentTrailer.safeParse(trailer)
   if (!parsed.success) throw new WalbackError('corrupt', `${stored.key} is damaged: its trailer has an unknown form`)
+  if (!isOf(stored.start, parsed.data)) {
+    throw new WalbackError('corrupt', `${stored.key} is damaged: it is another segment than its key says`)
+  }
   return { key: stored.key, sha256, size_bytes, start: stored.start, end: endOf(parsed.data), trailer: parsed.data }
+}
+
+/** Whether what a trailer tells of lies after the segment's start: an older one in its place would cut the chain short. */
+function isOf(start: Lsn, { end, transactions }: SegmentTrailer): boolean {
+  const [first, last] = [transactions.at(0), transactions.at(-1)]
+  if (first && parseLsn(first.end) <= start) return false
+  return parseLsn(end) > start && (last === undefined || parseLsn(last.end) <= parseLsn(end))
 }
 
 /** Requests on their way at a time. */
@@ -269,8 +162,7 @@ export async function* scanSegments(
     readonly signal?: AbortSignal | undefined
   } = {},
 ): AsyncGenerator<SegmentSummary> {
-  const stored = await listSegments(repository, timeline, options.signal)
-  const pruned = await readPruned(repository, timeline, options.signal)
+  const { segments: stored, pruned } = await listStream(repository, timeline, options.signal)
   const { from, onHole } = options
   // The segment that holds `from` starts at or before it.
   const first =
@@ -375,12 +267,6 @@ async function headAfter(
 
 /** The time of a trailer or a transaction, for people. */
 export const timeOf = (entry: { readonly time: string }): Micros => micros(BigInt(entry.time))
-
-/** As a trailer and a timeline's record have it. */
-export const serverEntry = ({ timeline, since }: ServerTimeline): { timeline: number; since: string } => ({
-  timeline,
-  since: formatLsn(since),
-})
 
 const serverOf = (entry: { timeline: number; since: string } | undefined): ServerTimeline | undefined =>
   entry && { timeline: entry.timeline, since: parseLsn(entry.since) }

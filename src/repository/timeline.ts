@@ -1,7 +1,8 @@
 import { z } from 'zod'
 import { WalbackError } from '../base/errors.ts'
-import { timelineKey } from './layout.ts'
-import { type Repository, readJson, readJsonBytes, sealedJson } from './repository.ts'
+import { timelineKey, timelinePrefix } from './layout.ts'
+import type { Repository } from './repository.ts'
+import { readJsonBytes, sealedJson } from './sealed-json.ts'
 
 const lsnText = z.string()
 
@@ -40,21 +41,66 @@ const timelineShape = z.object({
 })
 export type Timeline = z.infer<typeof timelineShape>
 
+/** One timeline's record, which must be the one that belongs under its key. */
+export async function readTimeline(
+  repository: Repository,
+  source: string,
+  id: string,
+  signal?: AbortSignal,
+): Promise<Timeline> {
+  return (await readTimelineBytes(repository, { source, id }, signal)).timeline
+}
+
+/** The same, with its bytes as they are stored. */
+export async function readTimelineBytes(
+  { storage }: Repository,
+  { source, id }: Pick<Timeline, 'source' | 'id'>,
+  signal?: AbortSignal,
+): Promise<{ readonly bytes: Buffer; readonly timeline: Timeline }> {
+  const key = timelineKey(source, id)
+  const { bytes, value: timeline } = await readJsonBytes(storage, key, timelineShape, { signal })
+  if (timeline.id === id && timeline.source === source) return { bytes, timeline }
+  throw new WalbackError(
+    'corrupt',
+    `${key} is damaged: it is the record of timeline ${timeline.id} of ${timeline.source}`,
+  )
+}
+
+/** The timelines of a source. One whose record is gone is damage, and not the end of them. */
 export async function readTimelines(repository: Repository, source: string, signal?: AbortSignal): Promise<Timeline[]> {
   const timelines: Timeline[] = []
   for (let next = 1; ; next++) {
-    const key = timelineKey(source, timelineId(next))
-    if ((await repository.storage.size(key, { signal })) === undefined) return timelines
-    timelines.push(await readJson(repository.storage, key, timelineShape))
+    const id = timelineId(next)
+    if ((await repository.storage.size(timelineKey(source, id), { signal })) === undefined) {
+      await refuseHole(repository, source, next, signal)
+      return timelines
+    }
+    timelines.push(await readTimeline(repository, source, id, signal))
   }
 }
 
-/** The bytes of a timeline's record, as they are stored. */
-export const readTimelineBytes = async (
+/** What lies under a timeline without a record, or after it, shows that there was one. */
+async function refuseHole(
   { storage }: Repository,
-  { source, id }: Timeline,
-  signal?: AbortSignal,
-): Promise<Buffer> => (await readJsonBytes(storage, timelineKey(source, id), timelineShape, signal)).bytes
+  source: string,
+  missing: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const key = timelineKey(source, timelineId(missing))
+  const hasNext = (await storage.size(timelineKey(source, timelineId(missing + 1)), { signal })) !== undefined
+  for await (const _ of storage.list(timelinePrefix(source, timelineId(missing)), { signal })) {
+    // Somebody may have begun it just now.
+    if ((await storage.size(key, { signal })) === undefined) throw recordIsMissing(key)
+    return
+  }
+  if (hasNext && (await storage.size(key, { signal })) === undefined) throw recordIsMissing(key)
+}
+
+const recordIsMissing = (key: string): WalbackError =>
+  new WalbackError('corrupt', `${key} is missing`, {
+    hint: 'the record of a timeline was deleted; bring it back from another copy (`walback verify` tells what depends on it)',
+    facts: { key },
+  })
 
 /** The timeline that is being written, or the last that was. */
 export async function currentTimeline(repository: Repository, source: string): Promise<Timeline | undefined> {
@@ -78,4 +124,4 @@ export async function beginTimeline(
   return timeline
 }
 
-const timelineId = (n: number): string => String(n).padStart(8, '0')
+export const timelineId = (n: number): string => String(n).padStart(8, '0')

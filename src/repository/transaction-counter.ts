@@ -54,10 +54,14 @@ export class TransactionCounter {
     else if (tag === tags.delete) this.of(message.readUInt32BE(1))[2]++
     else if (tag === tags.truncate) for (const oid of parseTruncate(message).relations) this.of(oid)[3]++
     else if (tag === tags.begin) this.start(message)
-    else if (tag === tags.relation) {
-      const { oid, schema, name } = parseRelation(message, this.decode)
-      this.names.set(oid, { oid, schema, name })
-    } else if (tag === tags.message) this.ours(message)
+    else if (tag === tags.relation) this.declare(message)
+    else if (tag === tags.message) this.ours(message)
+  }
+
+  /** Takes a relation's name from its message, and does not count it. */
+  declare(message: Buffer): void {
+    const { oid, schema, name } = parseRelation(message, this.decode)
+    this.names.set(oid, { oid, schema, name })
   }
 
   /** The trailer's entry of the transaction that this commit ends; `block` is where it begins. */

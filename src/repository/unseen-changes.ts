@@ -16,6 +16,18 @@ export interface UnseenChange {
   readonly to: Place
 }
 
+/** What it is, in words; `when`: with a space before it, as ` at 14:00`. */
+export function unseenInWords(kind: UnseenChange['kind'], when = ''): string {
+  switch (kind) {
+    case 'untold':
+      return `the schema was changed${when}, and the stream does not tell how`
+    case 'unsure':
+      return `a change of the schema${when} is not fully in the stream`
+    case 'unpublished':
+      return `a publication was altered${when}, and the stream may lack rows`
+  }
+}
+
 export interface Place {
   readonly lsn: Lsn
   readonly time: Micros

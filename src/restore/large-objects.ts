@@ -18,7 +18,7 @@ export async function restoreLargeObjects(
   const { roles, signal } = options
   for (const { oid } of stored.objects) await client.query(`SELECT pg_catalog.lo_create(${oid})`)
   for (const reference of stored.data) {
-    for await (const part of readContainer(repository.storage, reference, signal)) {
+    for await (const part of readContainer(repository.storage, { ...reference, kind: 'large objects' }, signal)) {
       if (part.kind === 'block') await writePages(client, part.raw, signal)
     }
   }

@@ -76,7 +76,9 @@ export async function planRestore(
     const runs = await search(repository, timeline, own, target, options.signal)
     for (const [place, found] of runs.toReversed().entries()) {
       // The latest state is that at the archive's end, and not what was there before something was lost.
-      if (place > 0 && target.kind === 'latest') throw latestIsLost(found, runs.at(-1) as Found)
+      if (target.kind === 'latest' && place > 0) throw latestIsLost(found, segmentsMissing(runs.at(-1) as Found))
+      if (target.kind === 'latest' && found.base && misses.length > 0)
+        throw latestIsLost(found, noBaseYet(timelines.at(-1) as Timeline))
       if (found.base)
         return planFor(repository, { ...found, base: found.base, source, target, timeline }, options.signal)
       misses.push(found)
@@ -182,15 +184,17 @@ class RunSearch {
   }
 }
 
-function latestIsLost({ window }: Found, { start }: Found): WalbackError {
+const segmentsMissing = ({ start }: Found): string =>
+  `segments before ${formatLsn(start)} are missing, and there is no base backup after them`
+
+const noBaseYet = ({ id, start }: Timeline): string =>
+  `timeline ${id}, which begins at ${start}, has no base backup that the stream has reached`
+
+function latestIsLost({ window }: Found, why: string): WalbackError {
   const nearest = window === undefined ? '' : `\nnearest: --to-lsn ${formatLsn(window.to.lsn)}, before what is missing`
-  return new WalbackError(
-    'gap',
-    `the latest state cannot be restored: segments before ${formatLsn(start)} are missing, and there is no base backup after them`,
-    {
-      hint: `bring the objects back from another copy, or take a base with \`walback backup --full\`${nearest}`,
-    },
-  )
+  return new WalbackError('gap', `the latest state cannot be restored: ${why}`, {
+    hint: `bring the objects back from another copy, or take a base with \`walback backup --full\`${nearest}`,
+  })
 }
 
 const unsureIn = ({ ddl = [], xid }: TransactionEntry): UnsureDdl[] =>

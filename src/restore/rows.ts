@@ -62,7 +62,7 @@ export async function loadTable(
   const expected = changes ? new RowHash() : RowHash.from(table.rows, table.hash)
   async function* merged(): AsyncGenerator<Buffer> {
     for (const piece of pieces) {
-      for await (const part of readContainer(repository.storage, piece, options.signal)) {
+      for await (const part of readContainer(repository.storage, { ...piece, kind: 'rows' }, options.signal)) {
         if (part.kind !== 'block') continue
         options.onBytes?.(part.raw.length)
         yield changes ? absorb(part.raw, changes, expected) : part.raw

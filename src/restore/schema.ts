@@ -26,7 +26,7 @@ export async function loadStatements(
 ): Promise<SchemaStatements> {
   const text = async (reference: ObjectReference): Promise<string> => {
     const parts: Buffer[] = []
-    for await (const part of readContainer(repository.storage, reference, signal)) {
+    for await (const part of readContainer(repository.storage, { ...reference, kind: 'text' }, signal)) {
       if (part.kind === 'block') parts.push(part.raw)
     }
     return Buffer.concat(parts).toString('utf8')

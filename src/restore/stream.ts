@@ -15,7 +15,7 @@ import {
 } from '../model/pgoutput.ts'
 import { type FullXid, fullXid, isVisible, parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import { messagePrefix, parseStreamMessage } from '../model/stream-message.ts'
-import { readContainer } from '../repository/container.ts'
+import { type ContainerReference, readContainer } from '../repository/container.ts'
 import { loadParts, loadSegments } from '../repository/load-segments.ts'
 import { MessageReader } from '../repository/record.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -58,11 +58,12 @@ async function* passOf(
     const { parts } = segment.trailer
     filter.beginSegment(segment.trailer.transactions)
     for await (const part of loadParts(repository, parts, options.signal)) {
-      yield* blocks(part.source, part.reference, undefined, filter, options.signal)
+      yield* blocks(part.source, { ...part.reference, kind: 'part' }, undefined, filter, options.signal)
       options.onBytes?.(part.reference.size_bytes)
     }
     const check = (header: unknown): void => checkHeader(header, segment, previous)
-    yield* blocks(source, segment, check, filter, options.signal)
+    const { key, sha256 } = segment
+    yield* blocks(source, { key, sha256, kind: 'segment' }, check, filter, options.signal)
     options.onBytes?.(segment.size_bytes)
     filter.endSegment(segment.key)
     previous = segment
@@ -71,7 +72,7 @@ async function* passOf(
 
 async function* blocks(
   source: ObjectSource,
-  reference: { readonly key: string; readonly sha256: string },
+  reference: ContainerReference,
   check: ((header: unknown) => void) | undefined,
   filter: TransactionFilter,
   signal: AbortSignal | undefined,

@@ -3,20 +3,13 @@ import { type Lsn, parseLsn } from '../model/lsn.ts'
 import { type Micros, micros, nowMicros } from '../model/time.ts'
 import { type BaseManifest, readManifest, readManifests } from '../repository/base.ts'
 import { type BegunBase, listBegun } from '../repository/base-progress.ts'
-import {
-  baseProgressPrefix,
-  basesPrefix,
-  manifestKey,
-  partStart,
-  segmentStart,
-  segmentsPrefix,
-} from '../repository/layout.ts'
+import { baseProgressPrefix, basesPrefix, manifestKey } from '../repository/layout.ts'
 import { type LeaseRecord, readLeases } from '../repository/lease.ts'
 import { type Pin, readPins } from '../repository/pins.ts'
-import { contains, type Range, readPruned } from '../repository/pruned.ts'
+import { contains, type Range } from '../repository/pruned.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { SegmentSummary, TransactionEntry } from '../repository/segment-format.ts'
-import { listSegments, readAhead, timeOf } from '../repository/segments.ts'
+import { listStream, readAhead, type StreamObject, timeOf } from '../repository/segments.ts'
 import { readTimelines, type Timeline } from '../repository/timeline.ts'
 
 /** Of a segment, what retention asks. */
@@ -36,14 +29,6 @@ export interface Run {
   readonly start: Lsn
   readonly end: Lsn
   readonly segments: readonly StockSegment[]
-}
-
-/** An object of a stream, also one that no run holds. */
-export interface StreamObject {
-  readonly key: string
-  readonly size_bytes: number
-  readonly kind: 'segment' | 'part'
-  readonly start: Lsn
 }
 
 export interface TimelineStock {
@@ -138,21 +123,12 @@ async function readStock(
   isCurrent: boolean,
   signal: AbortSignal | undefined,
 ): Promise<TimelineStock> {
-  const objects: StreamObject[] = []
-  for await (const { key, size_bytes } of repository.storage.list(segmentsPrefix(timeline.source, timeline.id), {
-    signal,
-  })) {
-    const [segment, part] = [segmentStart(key), partStart(key)]
-    if (segment !== undefined) objects.push({ key, size_bytes, kind: 'segment', start: segment })
-    else if (part !== undefined) objects.push({ key, size_bytes, kind: 'part', start: part })
-  }
-  const pruned = await readPruned(repository, timeline, signal)
+  const { objects, segments: stored, pruned } = await listStream(repository, timeline, signal)
   const start = parseLsn(timeline.start)
   // A base that was taken before anything was stored can be restored as well.
   const runs: { start: Lsn; end: Lsn; segments: StockSegment[] }[] = contains(pruned, start)
     ? []
     : [{ start, end: start, segments: [] }]
-  const stored = await listSegments(repository, timeline, signal)
   for await (const { summary } of readAhead(repository, stored, signal)) {
     if (summary === undefined) continue
     const last = runs.at(-1)

@@ -96,9 +96,12 @@ export class Prune implements AsyncDisposable {
       return reader === undefined
     })
     // A segment names its parts, so all of those go before any of these.
-    const isPart = ({ key }: Doomed): boolean => key.endsWith('.wbp')
-    for (const some of [doomed.filter((one) => !isPart(one)), doomed.filter(isPart)])
-      await forEachParallel(some, deleters, ({ key }) => this.remove(key, signal))
+    for (const isPart of [false, true])
+      await forEachParallel(
+        doomed.filter(({ key }) => key.endsWith('.wbp') === isPart),
+        deleters,
+        ({ key }) => this.remove(key, signal),
+      )
     const gone = [...removal.names, ...doomed]
     return {
       objects: gone.length,
@@ -111,7 +114,7 @@ export class Prune implements AsyncDisposable {
     await this.lock[Symbol.asyncDispose]()
   }
 
-  /** By timeline, so that a copy does not bring them back. */
+  /** By timeline: told before any of them goes, so that what is left of one is no damage, and no copy brings it back. */
   private removedBases(): Map<string, string[]> {
     const removed = new Map<string, string[]>()
     for (const { base, isKept } of this.plan.bases)

@@ -9,6 +9,7 @@ import { loadOptional } from './optional.ts'
 import { ordered } from './ordered.ts'
 import { type Piece, readOn } from './read-on.ts'
 import type { GetOptions, PutOptions, Storage, StoredObject } from './storage.ts'
+import { firstWait_ms, longestWait_ms, maxTries } from './tries.ts'
 
 type Signal = AbortSignal | undefined
 
@@ -197,7 +198,7 @@ export class AzureStorage implements Storage {
   private async connect(): Promise<ContainerClient> {
     const sdk = await loadOptional('@azure/storage-blob', '12.32', 'az://', () => import('@azure/storage-blob'))
     const { container, login } = this.location
-    const options = { retryOptions: { maxTries: 5, retryDelayInMs: 200, maxRetryDelayInMs: 10_000 } }
+    const options = { retryOptions: { maxTries, retryDelayInMs: firstWait_ms, maxRetryDelayInMs: longestWait_ms } }
     if (login.kind === 'connection string') return new sdk.ContainerClient(login.text, container, options)
     const credential =
       login.kind === 'key'

@@ -4,8 +4,12 @@ import { WalbackError } from '../base/errors.ts'
 import { AzureStorage } from './azure.ts'
 import { azureExample, parseAzureUrl } from './azure-url.ts'
 import { DirectoryStorage } from './directory.ts'
+import { GcsStorage } from './gcs.ts'
+import { gcsExample, parseGcsUrl } from './gcs-url.ts'
 import { S3Storage } from './s3.ts'
 import { parseS3Url, s3Example } from './s3-url.ts'
+import { SftpStorage } from './sftp.ts'
+import { parseSftpUrl, sftpExample } from './sftp-url.ts'
 import type { Storage } from './storage.ts'
 
 /** Variables that say what a URL leaves out; nothing else of an environment is read. */
@@ -25,6 +29,10 @@ export function openStorage(url: string, env: StorageEnv = {}): Storage {
     case 'az':
     case 'azure':
       return new AzureStorage(parseAzureUrl(url, env))
+    case 'gs':
+      return new GcsStorage(parseGcsUrl(url, env))
+    case 'sftp':
+      return new SftpStorage(parseSftpUrl(url, env))
     default:
       throw new WalbackError('usage', `no store for the repository URL ${scheme}:…`, { hint: urlHint })
   }
@@ -38,4 +46,4 @@ function folderOf(url: string): string {
   }
 }
 
-const urlHint = `a repository is a folder (file:///var/backups/app, or a path) or a bucket (${s3Example}, ${azureExample})`
+const urlHint = `a repository is a folder (file:///var/backups/app, or a path), a bucket (${s3Example}, ${gcsExample}, ${azureExample}) or a folder of a server (${sftpExample})`

@@ -20,7 +20,7 @@ const ownShape = z.object({
 })
 type Place = z.infer<typeof ownShape> & { readonly url: string }
 
-/** An element of `repositories`: what `repository` takes, and in a map also `name` and `mode`. */
+/** An element of `repositories`: a URL, or a map of `url`, what would else be the URL's parameters, `name` and `mode`. */
 const placeShape: z.ZodType<Place> = z.unknown().transform((given, context): Place => {
   const { name, mode, ...rest } = typeof given === 'object' && given !== null ? (given as Record<string, unknown>) : {}
   const own = ownShape.safeParse({ name, mode })
@@ -56,24 +56,14 @@ export const repositoriesShape = z
     ),
   )
 
-/** `repository` and `repositories` are two ways to say one thing; undefined where neither is. */
-export function placesOf(given: {
-  readonly repository?: string | undefined
-  readonly repositories?: readonly RepositoryPlace[] | undefined
-}): readonly RepositoryPlace[] | undefined {
-  if (given.repositories !== undefined) return given.repositories
-  return given.repository === undefined ? undefined : [{ name: undefined, url: given.repository, mode: 'required' }]
-}
-
 /** The places of the first that names any: a source, then all. Plain paths are meant from where the file is. */
 export const placesIn = (
-  levels: readonly (Parameters<typeof placesOf>[0] | undefined)[],
+  levels: readonly ({ readonly repositories?: readonly RepositoryPlace[] | undefined } | undefined)[],
   file: string | undefined,
 ): readonly RepositoryPlace[] | undefined =>
   levels
-    .map((level) => placesOf(level ?? {}))
-    .find((places) => places !== undefined)
-    ?.map((place) => ({ ...place, url: resolveFolder(place.url, file) }))
+    .find((level) => level?.repositories !== undefined)
+    ?.repositories?.map((place) => ({ ...place, url: resolveFolder(place.url, file) }))
 
 function resolveFolder(url: string, file: string | undefined): string {
   if (file === undefined || /^[a-z][a-z0-9+.-]+:/i.test(url)) return url

@@ -23,6 +23,11 @@ export interface Storage {
 
 export interface PutOptions {
   readonly ifAbsent?: boolean
+  /**
+   * How many bytes from the start hold rows, where what follows tells of no value: an encrypted store lets those see
+   * that who may write and not read. Others take no notice.
+   */
+  readonly rows_bytes?: number
   /** Abandons the write; the key is then as it was. */
   readonly signal?: AbortSignal | undefined
 }
@@ -38,13 +43,14 @@ export interface StoredObject {
 }
 
 /** What objects are read from: a store, or the bytes of one that were fetched before. */
-export type ObjectSource = Pick<Storage, 'get'>
+export type ObjectSource = Pick<Storage, 'get' | 'size'>
 
 /** An object that is in memory, read as it would be from its store. */
 export const inMemory = (bytes: Buffer): ObjectSource => ({
   get: async function* (_key, { range } = {}) {
     yield range === undefined ? bytes : bytes.subarray(range.start, range.end)
   },
+  size: async () => bytes.length,
 })
 
 /** The whole of an object, which the caller knows to be small. */

@@ -6,6 +6,9 @@ const mapShape = z.strictObject({
   endpoint: z.string().optional(),
   path_style: z.boolean().optional(),
   account: z.string().optional(),
+  key_file: z.string().optional(),
+  known_hosts: z.string().optional(),
+  fingerprint: z.string().optional(),
 })
 
 /** A repository in a configuration: its URL, or a map of `url` and what would else be the URL's parameters. */

@@ -12,14 +12,22 @@ import { MemoryStorage } from '../repository/memory-storage.ts'
 import { openArchive, type TestArchive } from '../support/walback.ts'
 
 /** A store that fails at the first reads. */
-const unreachable = (inner: Storage, fails: () => WalbackError | undefined): Storage =>
-  Object.assign(Object.create(inner) as Storage, {
+const unreachable = (inner: Storage, fails: () => WalbackError | undefined): Storage => {
+  const check = (): void => {
+    const failure = fails()
+    if (failure) throw failure
+  }
+  return Object.assign(Object.create(inner) as Storage, {
+    async *get(...args: Parameters<Storage['get']>) {
+      check()
+      yield* inner.get(...args)
+    },
     size: async (...args: Parameters<Storage['size']>) => {
-      const failure = fails()
-      if (failure) throw failure
+      check()
       return inner.size(...args)
     },
   })
+}
 
 const lasting = (): WalbackError => new WalbackError('storage', 'the store does not answer', { retryable: true })
 

@@ -512,7 +512,7 @@ describe('bad input is refused, with one error, a hint and the documented status
   it.each(cases)('$what', async ({ args, exit, message, hint, env, name }) => {
     const before = await stateOf(server.url('app'), place.path)
     const options = { cwd: place.path, ...(env ? { env } : {}) }
-    const ran = await walback(filled(args), options)
+    const ran = await here(filled(args), options)
     const complaint = /^error: ((?:.+\n {7})*.+)\nhint: ((?:.+\n {6})*.+)\n/m.exec(ran.stderr)
     expect(complaint, ran.stderr).not.toBeNull()
     expect(complaint?.[1]).toMatch(message)

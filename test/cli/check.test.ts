@@ -464,6 +464,7 @@ describe('the command', () => {
       'database',
       'server_version',
       'repository',
+      'encryption',
       'set_up',
       'errors',
       'warnings',

@@ -1,9 +1,10 @@
 import { chmod, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { writeConfig } from '../../cli/write-config.ts'
 import { WalbackError } from '../../src/base/errors.ts'
 import { parseDuration, parseSize } from '../../src/base/quantity.ts'
-import { configPlaces, loadConfig, parseConfig, resolveSettings, writeConfig } from '../../src/config.ts'
+import { configPlaces, loadConfig, parseConfig, resolveSettings } from '../../src/config.ts'
 import { folder } from './walback.ts'
 
 const complaint = (text: string, env = {}): string => {
@@ -21,10 +22,10 @@ const config = (text: string) => parseConfig(text, '/etc/walback/walback.yaml', 
 describe('a configuration', () => {
   it('is typed, with defaults', () => {
     const parsed = config(
-      'version: 1\nrepository: ./repo\nsources:\n  app: { url: "postgres://a@h/app" }\nstream: { segment_age: 500ms, segment_size: 1 MiB }\n',
+      'version: 1\nrepositories: [./repo]\nsources:\n  app: { url: "postgres://a@h/app" }\nstream: { segment_age: 500ms, segment_size: 1 MiB }\n',
     )
     expect(parsed).toMatchObject({
-      repository: './repo',
+      repositories: [{ url: './repo', mode: 'required' }],
       sources: { app: { url: 'postgres://a@h/app' } },
       stream: { segment_age: 500, segment_size: 1 << 20, heartbeat: 60_000 },
     })
@@ -45,10 +46,10 @@ describe('a configuration', () => {
       'walback.yaml:3:3: unknown key "dayly" in retention | did you mean daily?',
     ],
     ['version: 1\nretention:\n  daily: 0\n', 'walback.yaml:3:10: retention.daily: at least 1'],
-    ['version: 1\nrepositry: x\n', 'walback.yaml:2:1: unknown key "repositry" | did you mean repository?'],
+    ['version: 1\nrepositry: x\n', 'walback.yaml:2:1: unknown key "repositry" | did you mean repositories?'],
     [
       'version: 1\nsources:\n  app:\n    url: x\n    slot: y\n',
-      'walback.yaml:5:5: unknown key "slot" in sources.app | known keys here: url, repository',
+      'walback.yaml:5:5: unknown key "slot" in sources.app | known keys here: url, repositories',
     ],
     [
       'version: 1\nstream:\n  segment_agee: 5s\n',
@@ -72,22 +73,22 @@ describe('a configuration', () => {
       'walback.yaml:2:29: schema.on_unseen_change: one of backup, alert',
     ],
     ['version: 2\n', 'walback.yaml:1:10: version: this walback reads version 1'],
-    ['repository: x\n', 'walback.yaml:1:1: version: this walback reads version 1'],
+    ['repositories: [x]\n', 'walback.yaml:1:1: version: this walback reads version 1'],
     ['', 'walback.yaml:1:1: a configuration is a map'],
     ['- 1\n', 'walback.yaml:1:1: a configuration is a map'],
     ['version: 1\nversion: 1\n', 'walback.yaml:2:1: not YAML: Map keys must be unique'],
     ['version: 1\nsources: {\n', 'not YAML'],
     ['version: 1\nsources: { "a/b": {} }\n', 'walback.yaml:2:12: not a name for a source: "a/b"'],
-    ['version: 1\nrepository: "${NOWHERE}"\n', 'walback.yaml:2:13: the environment variable NOWHERE is not set'],
+    ['version: 1\nrepositories: ["${NOWHERE}"]\n', 'walback.yaml:2:16: the environment variable NOWHERE is not set'],
     ['version: 1\nsources: { app: { url: "" } }\n', 'walback.yaml:2:24: sources.app.url: empty; leave it out'],
   ])('%j is refused with line, column and help', (text, message) => {
     expect(complaint(text)).toContain(message)
   })
 
   it('takes variables in braces only, after YAML has been read, and lets them be written as themselves', () => {
-    const text = 'version: 1\nrepository: "${ROOT}/app"\nsources: { app: { url: "postgres://u:p$x@h/$${d}" } }\n'
+    const text = 'version: 1\nrepositories: ["${ROOT}/app"]\nsources: { app: { url: "postgres://u:p$x@h/$${d}" } }\n'
     expect(parseConfig(text, 'f', { ROOT: 'a: b\n#' })).toMatchObject({
-      repository: 'a: b\n#/app',
+      repositories: [{ url: 'a: b\n#/app' }],
       sources: { app: { url: 'postgres://u:p$x@h/${d}' } },
     })
   })
@@ -116,16 +117,18 @@ describe('a configuration', () => {
     ])
     expect(configPlaces({ HOME: '/h', XDG_CONFIG_HOME: '/x' }, '/w')[1]).toBe('/x/walback/walback.yaml')
     await using place = await folder()
-    await writeFile(path.join(place.path, 'walback.yaml'), 'version: 1\nrepository: here\n')
-    await writeFile(path.join(place.path, 'other.yaml'), 'version: 1\nrepository: there\n')
+    await writeFile(path.join(place.path, 'walback.yaml'), 'version: 1\nrepositories: [here]\n')
+    await writeFile(path.join(place.path, 'other.yaml'), 'version: 1\nrepositories: [there]\n')
     const cwd = place.path
     expect(await loadConfig({ env: {}, cwd })).toMatchObject({
-      repository: 'here',
+      repositories: [{ url: 'here' }],
       file: path.join(cwd, 'walback.yaml'),
     })
-    expect(await loadConfig({ env: { WALBACK_CONFIG: 'other.yaml' }, cwd })).toMatchObject({ repository: 'there' })
+    expect(await loadConfig({ env: { WALBACK_CONFIG: 'other.yaml' }, cwd })).toMatchObject({
+      repositories: [{ url: 'there' }],
+    })
     expect(await loadConfig({ file: 'walback.yaml', env: { WALBACK_CONFIG: 'other.yaml' }, cwd })).toMatchObject({
-      repository: 'here',
+      repositories: [{ url: 'here' }],
     })
     await expect(loadConfig({ file: 'none.yaml', env: {}, cwd })).rejects.toThrow('cannot read the configuration')
   })
@@ -156,9 +159,9 @@ describe('a configuration', () => {
 
 describe('settings', () => {
   const two = config(
-    'version: 1\nrepository: /r\nsources:\n  app: { url: "postgres://u@h/app" }\n  shop: { url: "postgres://u@h/shop", repository: "file:///s" }\n',
+    'version: 1\nrepositories: [/r]\nsources:\n  app: { url: "postgres://u@h/app" }\n  shop: { url: "postgres://u@h/shop", repositories: ["file:///s"] }\n',
   )
-  const one = config('version: 1\nrepository: repo\nsources: { app: { url: "postgres://u@h/app" } }\n')
+  const one = config('version: 1\nrepositories: [repo]\nsources: { app: { url: "postgres://u@h/app" } }\n')
 
   it('come from flags alone', () => {
     const settings = resolveSettings({ db: 'postgres://u@h/My App', repo: '/r' }, undefined, {})
@@ -220,7 +223,7 @@ describe('writing a configuration', () => {
     expect(await writeConfig(file, content, {})).toEqual({ kind: 'written', file })
     expect((await stat(file)).mode & 0o777).toBe(0o600)
     expect(parseConfig(await readFile(file, 'utf8'), file, {})).toMatchObject({
-      repository: 'file:///r',
+      repositories: [{ url: 'file:///r' }],
       sources: { app: { url: content.url } },
     })
     expect(await writeConfig(file, content, {})).toEqual({ kind: 'same', file })
@@ -230,13 +233,13 @@ describe('writing a configuration', () => {
   it('never touches another file, and says what it lacks', async () => {
     await using place = await folder()
     const file = path.join(place.path, 'walback.yaml')
-    const before = '# mine\nversion: 1\nrepository: /elsewhere\n'
+    const before = '# mine\nversion: 1\nrepositories: [/elsewhere]\n'
     await writeFile(file, before)
     await chmod(file, 0o644)
     const writing = await writeConfig(file, content, {})
     expect(writing).toMatchObject({
       kind: 'different',
-      add: 'sources:\n  app:\n    url: postgres://u:p%24@h/app?x=$${y}\n    repository: file:///r\n',
+      add: 'sources:\n  app:\n    url: postgres://u:p%24@h/app?x=$${y}\n    repositories:\n      - file:///r\n',
     })
     expect(await readFile(file, 'utf8')).toBe(before)
   })

@@ -81,7 +81,7 @@ next:
     const file = path.join(place.path, 'walback.yaml')
     expect((await stat(file)).mode & 0o777).toBe(0o600)
     expect(await readFile(file, 'utf8')).toBe(
-      `version: 1\nrepository: file://${place.path}/repo\nsources:\n  app:\n    url: ${app}\n`,
+      `version: 1\nrepositories:\n  - file://${place.path}/repo\nsources:\n  app:\n    url: ${app}\n`,
     )
   })
 
@@ -192,6 +192,7 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
       schema_version: 1,
       source: 'app',
       repository: `file://${place.path}/repo`,
+      encryption: null,
       protected: true,
       windows: [
         {
@@ -213,6 +214,7 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
       },
       timeline: '00000001',
       schema: { followed_by: 'triggers', unseen_since: null },
+      last_verification: null,
       database: {
         state: 'reachable',
         slot: {
@@ -420,7 +422,7 @@ describe('the process', () => {
     await sql(server.url(), 'CREATE DATABASE shop')
     const { stderr } = await run('init', '--db', server.url('shop'), '--repo', 'shop-repo')
     expect(stderr).toContain(
-      `walback.yaml is there and was left as it is; to use it for this source, bring these 4 lines into it:\n  sources:\n    shop:\n      url: ${server.url('shop')}\n      repository: file://${place.path}/shop-repo\n`,
+      `walback.yaml is there and was left as it is; to use it for this source, bring these 5 lines into it:\n  sources:\n    shop:\n      url: ${server.url('shop')}\n      repositories:\n        - file://${place.path}/shop-repo\n`,
     )
     await run('uninstall', '--db', server.url('shop'), '--repo', 'shop-repo', '--yes')
     await unlink(path.join(place.path, 'walback.yaml'))

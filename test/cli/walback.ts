@@ -104,5 +104,7 @@ export async function stateOf(url: string, below: string): Promise<unknown> {
     UNION ALL SELECT 'identity ' || oid::regclass || ' ' || relreplident::text FROM pg_class WHERE oid >= 16384
     ORDER BY 1`,
   )
-  return { server: rows.map((row) => row['thing']), files: (await readdir(below, { recursive: true })).sort() }
+  // An empty folder is what a restore leaves that has said that it reads, and was refused.
+  const files = (await readdir(below, { recursive: true })).filter((file) => !file.endsWith('/leases'))
+  return { server: rows.map((row) => row['thing']), files: files.sort() }
 }

@@ -39,7 +39,7 @@ async function stage(config = ''): Promise<Stage> {
 
 describe('walback copy', () => {
   it('copies from the configured repository, says what, and in JSON', async () => {
-    await using at = await stage('repository: near\n')
+    await using at = await stage('repositories: [near]\n')
     const dry = await at.run('copy', '--to', 'far', '--dry-run')
     expect(dry).toMatchObject({
       exit: 0,
@@ -54,7 +54,7 @@ describe('walback copy', () => {
   })
 
   it('names what is damaged with exit 21, and refuses itself', async () => {
-    await using at = await stage('repository: near\n')
+    await using at = await stage('repositories: [near]\n')
     const { key } = at.archive.segments[1] as { key: string }
     await writeFile(path.join(at.path, 'near', key), 'not this')
     const damaged = await at.run('copy', '--to', 'far')
@@ -103,14 +103,14 @@ describe('several repositories', () => {
   })
 
   it.each([
-    ['repository: near\nrepositories: [far]\n', /two ways to say one thing/],
+    ['repository: near\n', /did you mean repositories/],
     ['repositories: []\n', /empty/],
     ['repositories: [near, near]\n', /near is there twice/],
     ['repositories: [{ url: near, mode: best_effort }]\n', /it is required/],
     ['repositories: [near, { url: far, mode: required }]\n', /only the first repository can be required/],
     ['repositories: [near, { url: far, nam: x }]\n', /unknown key "nam"/],
     ['repositories: [near, { name: x }]\n', /url/],
-    ['sources: { app: { repository: near, repositories: [far] } }\n', /two ways to say one thing/],
+    ['sources: { app: { repositories: [] } }\n', /empty/],
   ])('are refused as %j', async (config, says) => {
     await using at = await stage(config)
     expect(await at.run('list')).toMatchObject({ exit: 2, stderr: expect.stringMatching(says) })

@@ -24,12 +24,12 @@ it.each(['slot', 'archive'])(
       await archive.catchUp()
     }
     const list = storage.list.bind(storage)
-    if (when === 'slot') {
-      storage.list = async function* (prefix, options) {
-        await overtake()
-        yield* list(prefix, options)
-      }
-    } else storage.afterList = overtake
+    storage.list = async function* (prefix, options) {
+      const isOfSegments = prefix.includes('/segments/')
+      if (isOfSegments && when === 'slot') await overtake()
+      yield* list(prefix, options)
+      if (isOfSegments && when === 'archive') await overtake()
+    }
     const stream = { segmentBytes: 1 << 20, segmentAge_ms: 100, heartbeat_ms: 1000, stop: new AbortController().signal }
     const late = captureUpToNow(archive.conninfo, await Repository.open(storage), archive.source, stream)
     await expect(late).rejects.toMatchObject({ code: 'locked', retryable: true })

@@ -190,6 +190,18 @@ describe('damage to a container', () => {
   })
 })
 
+test('a sound object of another kind gives nothing of itself', async () => {
+  const storage = new MemoryStorage()
+  for (const header of [{ kind: 'part' }, {}, null]) {
+    await storage.put('object', (await write([Buffer.from('no rows of a table')], header as object)).bytes)
+    const first = readContainer(storage, { key: 'object', kind: 'rows' }).next()
+    await expect(first).rejects.toMatchObject({
+      code: 'corrupt',
+      message: expect.stringContaining('it should be rows'),
+    })
+  }
+})
+
 describe('a trailer read from the end', () => {
   test('is the one that the whole object gives, be it short or long', async () => {
     for (const names of [1, 10_000]) {

@@ -6,7 +6,8 @@ import { micros } from '../../src/model/time.ts'
 import { checkSourceName, partKey, segmentKey, segmentStart, suggestSourceName } from '../../src/repository/layout.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import type { SegmentContent } from '../../src/repository/segment-builder.ts'
-import { type Head, readHead, readSoundHead, SegmentWriter } from '../../src/repository/segments.ts'
+import { SegmentWriter } from '../../src/repository/segment-writer.ts'
+import { type Head, readHead, readSoundHead } from '../../src/repository/segments.ts'
 import { beginTimeline, currentTimeline, readTimelines, type Timeline } from '../../src/repository/timeline.ts'
 import { StallingStorage } from '../support/faults.ts'
 import { readSegments } from '../support/segments.ts'
@@ -175,6 +176,23 @@ describe('timelines', () => {
   })
 })
 
+test('timelines whose record is gone, or another one, are damage and not the end of them', async () => {
+  const storage = new MemoryStorage()
+  const repository = await Repository.create(storage)
+  for (let n = 0; n < 3; n++) await beginTimeline(repository, timelineDetails)
+  const key = (n: number): string => `sources/app/timelines/0000000${n}/timeline.json`
+  const [second, third] = [storage.objects.get(key(2)) as Buffer, storage.objects.get(key(3)) as Buffer]
+  storage.objects.set(key(2), third)
+  await expect(readTimelines(repository, 'app')).rejects.toMatchObject({ code: 'corrupt' })
+  await storage.delete(key(2))
+  await expect(readTimelines(repository, 'app')).rejects.toMatchObject({ code: 'corrupt', facts: { key: key(2) } })
+  storage.objects.set(key(2), second)
+  await storage.delete(key(3))
+  expect(await readTimelines(repository, 'app')).toHaveLength(2)
+  await storage.put(segmentKey('app', '00000003', lsn(0x100n)), Buffer.from('x'))
+  await expect(readTimelines(repository, 'app')).rejects.toMatchObject({ code: 'corrupt', facts: { key: key(3) } })
+})
+
 describe('a repository', () => {
   test('is made once, and opened as it is', async () => {
     const storage = new MemoryStorage()
@@ -185,7 +203,7 @@ describe('a repository', () => {
   })
 
   test.each([
-    ['a later format', '{"walback":"repository","format":2,"id":"x","created":"y"}', 'failed'],
+    ['a later format', '{"walback":"repository","format":3,"id":"x","created":"y"}', 'failed'],
     ['something else', '{"walback":"base"}', 'corrupt'],
     ['half of it', '{"walback":"repo', 'corrupt'],
     ['nothing', '', 'corrupt'],
@@ -194,6 +212,23 @@ describe('a repository', () => {
     await storage.put('walback.json', Buffer.from(text))
     await expect(Repository.open(storage)).rejects.toMatchObject({ code })
     await expect(Repository.create(storage)).rejects.toMatchObject({ code })
+  })
+
+  test('of before headers had seals is opened, and one whose seal was turned into something else is not', async () => {
+    const storage = new MemoryStorage()
+    const id = '84c0fc0f-4a53-4bd0-9d6f-0d1f0c2f3a55'
+    const older = `{"walback":"repository","format":1,"id":"${id}","created":"2026-11-23T14:00:00.000Z"}\n`
+    await storage.put('walback.json', Buffer.from(older))
+    expect((await Repository.open(storage)).id).toBe(id)
+    const sealed = new MemoryStorage()
+    await Repository.create(sealed)
+    const bytes = sealed.objects.get('walback.json') as Buffer
+    for (let bit = 0; bit < bytes.length * 8; bit++) {
+      const other = Buffer.from(bytes)
+      other[bit >> 3] = (other[bit >> 3] as number) ^ (1 << (bit & 7))
+      sealed.objects.set('walback.json', other)
+      await expect(Repository.open(sealed)).rejects.toMatchObject({ code: 'corrupt' })
+    }
   })
 
   test('knows its sources', async () => {

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import { startEmbedded } from '../../src/postgres/embedded.ts'
+import { oneOrBoth } from '../support/majors.ts'
 import { once, packages, Subject } from './round-trip.ts'
 import { everyKindOfObject, hostileNames } from './schemas.ts'
 
-describe.each([14, 18] as const)('schemas on %i', (major) => {
+describe.each(oneOrBoth(14))('schemas on %i', (major) => {
   it('come back whole: names, objects, rights, and nothing fires on the way', async () => {
     await using subject = await Subject.start(packages[major])
     await subject.sql(`create role alice; create role bob; create role "O'Brien ""x"" é"; create role carol`)

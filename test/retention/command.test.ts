@@ -27,7 +27,7 @@ async function stage(retention = ''): Promise<Stage> {
     await mkdir(path.dirname(path.join(repo, key)), { recursive: true })
     await writeFile(path.join(repo, key), bytes)
   }
-  await writeFile(path.join(place.path, 'walback.yaml'), `version: 1\nrepository: repo\n${retention}`)
+  await writeFile(path.join(place.path, 'walback.yaml'), `version: 1\nrepositories: [repo]\n${retention}`)
   return {
     repo,
     archive,

@@ -3,6 +3,8 @@ import { breakStaleLeases } from '../../src/repository/lease.ts'
 import { readRemoved } from '../../src/repository/pruned.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import { Prune } from '../../src/retention/prune.ts'
+import { isDamage } from '../../src/verify/finding.ts'
+import { verifySource } from '../../src/verify/verify.ts'
 import { richArchive } from '../copy/rich-archive.ts'
 import type { MemoryStorage } from '../repository/memory-storage.ts'
 import { DyingProcess } from '../support/dying-process.ts'
@@ -14,6 +16,9 @@ const keysOf = ({ objects }: MemoryStorage): string[] =>
 
 const removedOf = (repository: Repository): Promise<unknown[]> =>
   Promise.all(['00000001', '00000002'].map((id) => readRemoved(repository, { source: 'app', id })))
+
+const damageIn = async (repository: Repository): Promise<string[]> =>
+  (await verifySource(repository, 'app', { isRecorded: false })).findings.filter(isDamage).map(({ key }) => key)
 
 const policy = { window_ms: 20 * 3_600_000, last: 2 }
 
@@ -29,6 +34,7 @@ it('that dies at any call to the store leaves an archive that keeps its promises
   const keys = keysOf(wanted)
   const removed = await removedOf(undisturbed)
   const all = whole.storage.objects.size
+  const damageBefore = await damageIn(whole.repository)
   expect(keys.length).toBeLessThan(whole.keys().length)
   for (const isCarriedOut of [false, true]) {
     for (let last = 0; last < 1000; last++) {
@@ -45,6 +51,12 @@ it('that dies at any call to the store leaves an archive that keeps its promises
       // What dies before it has removed anything has changed nothing.
       if (!hasBegun && outcome !== 'done') continue
       await expectKept(repository, whole.repository, promised)
+      // What is removed on purpose is no damage, however far the removal came.
+      const damage = await damageIn(repository)
+      expect(
+        damage.filter((key) => !damageBefore.includes(key)),
+        `call ${last}`,
+      ).toEqual([])
       if (outcome === 'done' && dying.calls <= last + 2) break
       await breakStaleLeases(repository, 'app')
       await finish(repository)

