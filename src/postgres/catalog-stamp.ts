@@ -14,9 +14,10 @@ import type pg from 'pg'
  * not. Nor does it depend on settings of the session: values are hashed as they are, and not as text, but for those
  * whose text is fixed. Other versions of the server, and of this file (`kind`), have other stamps.
  *
- * It reads `kind-definitions-triggers-publications`. The third part is of the rows of our event triggers: it is another
- * one whenever somebody has disabled, enabled or replaced them, and what happened meanwhile may not be told. So is the
- * last, of our publications: one that was altered may have left rows out, also if it is as it was again.
+ * It reads `kind-definitions-triggers-publications-members`. The third part is of the rows of our event triggers: it is
+ * another one whenever somebody has disabled, enabled or replaced them, and what happened meanwhile may not be told. So
+ * is the fourth, of our publications: one that was altered may have left rows out, also if it is as it was again. And so
+ * the last, of the tables in those that are lists: one that was taken out and put back counts as another.
  */
 const kind = '1'
 
@@ -264,7 +265,9 @@ export async function catalogStampSql(client: pg.Client): Promise<string> {
       SELECT ${briefly(`e.evtname || e.evtenabled::text || e.xmin::text, ' ' ORDER BY e.evtname`)}
       FROM pg_catalog.pg_event_trigger e WHERE ${isOurs('e.evtname')}) || '-' || (
       SELECT ${briefly(`u.pubname || u.xmin::text, ' ' ORDER BY u.pubname`)}
-      FROM pg_catalog.pg_publication u WHERE ${isOurs('u.pubname')}) FROM (
+      FROM pg_catalog.pg_publication u WHERE ${isOurs('u.pubname')}) || '-' || (
+      SELECT pg_catalog.left(pg_catalog.md5(pg_catalog.count(*) || ' ' || coalesce(pg_catalog.sum(pg_catalog.hashint8extended(r.oid::bigint, 0)), 0)), 8)
+      FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication u ON u.oid = r.prpubid WHERE ${isOurs('u.pubname')}) FROM (
       ${parts.map((part, place) => `SELECT ${place} AS place, (${part}) AS part`).join('\n      UNION ALL ')}) p`
 }
 

@@ -111,17 +111,23 @@ export class UnseenChanges {
     let earlier: Look | undefined
     for (const look of looks.slice(looks.findIndex((one) => one.base === base))) {
       if (look.stamp === undefined || (end !== undefined && look.from.lsn > end)) continue
-      if (earlier && isOther(earlier.stamp, look.stamp, 'publications'))
-        changes.push({ kind: 'unpublished', from: earlier.from, to: look.to })
-      else if (earlier && isOther(earlier.stamp, look.stamp, 'definitions') && !this.isExplained(earlier, look))
-        changes.push({ kind: 'untold', from: earlier.from, to: look.to })
+      const kind = earlier && this.kindOf(earlier, look)
+      if (earlier && kind) changes.push({ kind, from: earlier.from, to: look.to })
       earlier = look
     }
     return changes.sort((a, b) => (a.from.lsn < b.from.lsn ? -1 : 1))
   }
 
+  /** What happened between two looks that nothing explains. Whatever makes or drops tables changes the lists as well. */
+  private kindOf(earlier: Look, later: Look): UnseenChange['kind'] | undefined {
+    const isAnother = (part: Part): boolean => isOther(earlier.stamp, later.stamp, part)
+    if (isAnother('publications')) return 'unpublished'
+    const kind = isAnother('definitions') ? 'untold' : isAnother('members') ? 'unpublished' : undefined
+    return kind && (this.isExplained(earlier, later) ? undefined : kind)
+  }
+
   private isExplained(earlier: Look, later: Look): boolean {
-    if (partsOf(earlier.stamp).triggers !== partsOf(later.stamp).triggers) return false
+    if (partOf(earlier.stamp, 'triggers') !== partOf(later.stamp, 'triggers')) return false
     const [before, after] = [parseSnapshot(earlier.snapshot), parseSnapshot(later.snapshot)]
     const between = this.told
       .slice(Math.max(0, earlier.before[0] - stragglers), later.before[1])
@@ -163,19 +169,18 @@ export class UnseenChanges {
  */
 const stragglers = 1000
 
-type Stamp = Partial<Record<'kind' | 'definitions' | 'triggers' | 'publications', string | undefined>>
+const stampParts = ['kind', 'definitions', 'triggers', 'publications', 'members'] as const
+type Part = (typeof stampParts)[number]
 
 /**
- * A stamp is `kind-definitions-triggers-publications`, the last not in older ones; those of different kinds, by
- * different versions, say nothing of each other.
+ * A stamp is `kind-definitions-triggers-publications-members`, the last two not in older ones; those of different kinds,
+ * by different versions, say nothing of each other.
  */
-function partsOf(stamp: string | undefined): Stamp {
-  const [kind, definitions, triggers, publications] = stamp?.split('-') ?? []
-  return { kind, definitions, triggers, publications }
+function partOf(stamp: string | undefined, part: Part): string | undefined {
+  return stamp?.split('-')[stampParts.indexOf(part)]
 }
 
-function isOther(a: string | undefined, b: string | undefined, part: 'definitions' | 'publications'): boolean {
-  const [before, after] = [partsOf(a), partsOf(b)]
-  if (before.kind !== after.kind || before[part] === undefined || after[part] === undefined) return false
-  return before[part] !== after[part]
+function isOther(a: string | undefined, b: string | undefined, part: Part): boolean {
+  const [before, after] = [partOf(a, part), partOf(b, part)]
+  return partOf(a, 'kind') === partOf(b, 'kind') && before !== undefined && after !== undefined && before !== after
 }

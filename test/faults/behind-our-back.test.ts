@@ -217,6 +217,32 @@ it('takes a base when a publication was altered and altered back, and says so of
   await expectLatest(archive, url)
 })
 
+it('takes a base when a table was taken out of a publication and put back, and says so of what lies between', async () => {
+  const server = await open(startEmbedded())
+  await sql(server.url(), `create role keeper login replication createdb password 'keeper'`)
+  await sql(server.url(), 'create database kept owner keeper')
+  const address = new URL(server.url('kept'))
+  Object.assign(address, { username: 'keeper', password: 'keeper' })
+  const url = address.href
+  await sql(url, 'create table t (id serial primary key, what text)')
+  const archive = await open(openArchive(url))
+  await archive.base()
+  await archive.catchUp()
+  const agent = await agentOn(url, archive)
+  await add(url, 'before')
+  await sql(url, 'alter publication walback_app drop table t')
+  await sql(url, `update t set what = 'lost to the stream'`)
+  await sql(url, 'alter publication walback_app add table only t')
+  const between = await withClient(url, currentInsertLsn)
+  await agent.logged(/^PUBLICATION ALTERED/, { timeout_ms: 120_000 })
+  await agent.logged(/^base backup done$/, { timeout_ms: 120_000 })
+  await add(url, 'after')
+  expect(await agent.stop()).toBe(0)
+  const plan = await archive.plan({ kind: 'lsn', lsn: between })
+  expect(plan.notRestored.join()).toMatch(/ROWS MAY BE MISSING: a publication/)
+  await expectLatest(archive, url)
+})
+
 it.each([
   { how: 'disabled', spoil: 'alter event trigger walback_2_command disable', says: /walback_2_command is disabled/ },
   { how: 'dropped', spoil: 'drop event trigger walback_2_command', says: /walback_2_command is gone/ },

@@ -126,6 +126,16 @@ describe('a change of the schema', () => {
     expect(since([base(100, '10:10:', '1-a-x')], touched.slice(2))).toEqual([])
   })
 
+  it('is one of rows where a table was taken out of a publication of ours, unless tables were made or dropped', () => {
+    const first = base(100, '10:10:', '1-a-x-p-m')
+    expect(since([first], [beat(110, '10:10:', 'a-x-p-m'), beat(130, '12:12:', 'a-x-p-n')])).toEqual([
+      'unpublished 105..130',
+    ])
+    expect(since([first], [ddl(120, 11), beat(130, '12:12:', 'b-x-p-n')])).toEqual([])
+    expect(since([first], [beat(130, '12:12:', 'b-x-p-n')])).toEqual(['untold 100..130'])
+    expect(since([first], [beat(130, '12:12:', 'a-x-p')])).toEqual([])
+  })
+
   it('concerns no base that has it', () => {
     const second = base(125, '12:12:', 'b')
     const entries = [beat(110, '10:10:', 'a'), ddl(112, 10, 'rows'), beat(120, '11:11:', 'a'), beat(130, '13:13:', 'b')]
