@@ -12,6 +12,7 @@ export {
   type Finding,
   type FindingCode,
   type Fix,
+  finding,
   findingCodes,
   type Level,
   sorted as sortFindings,
@@ -116,7 +117,7 @@ export { makeRecipient, type NewRecipient, type Recipient } from './repository/r
 export { Repository } from './repository/repository.ts'
 export type { Access, RepositoryKey } from './repository/repository-key.ts'
 export type { SegmentSummary, TransactionEntry } from './repository/segment-format.ts'
-export { scanSegments, timeOf } from './repository/segments.ts'
+export { readHead, scanSegments, timeOf } from './repository/segments.ts'
 export { currentTimeline, readTimelines, type Timeline } from './repository/timeline.ts'
 export { type UnseenChange, UnseenChanges, unseenInWords } from './repository/unseen-changes.ts'
 export { findVerification, type Verification } from './repository/verification.ts'

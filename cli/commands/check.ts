@@ -26,6 +26,7 @@ import {
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
+import { copyFindings } from '../copies.ts'
 import { duration, plural, printable } from '../format.ts'
 import { parseList, parseTimeout } from '../options.ts'
 import { encryptionInWords, encryptionJson } from './key.ts'
@@ -117,7 +118,9 @@ async function withSource<T>(context: Context, options: Options, work: (session:
           signal,
         })
         const canary: CanaryOutcome = { state: 'skipped', why: 'only looked' }
-        return counted({ ...report, repository: storage?.url, canary }, waived)
+        const ofCopies = storage === undefined ? [] : await copyFindings(context, report.source)
+        const findings = [...report.findings, ...ofCopies]
+        return counted({ ...report, findings, repository: storage?.url, canary }, waived)
       },
       mend: (fixes) => runFixes(client, fixes, (title) => out.say(`  mending  ${printable(title)}`)),
       fly: async (report, waived) => {

@@ -24,6 +24,7 @@ import {
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
+import { copyInWords, copyJson, lookAtCopies } from '../copies.ts'
 import { bytes, duration, plural } from '../format.ts'
 import { baseJson, brief, coverageJson, point, segmentsJson, windowLines } from '../holdings.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
@@ -52,14 +53,17 @@ async function status(context: Context): Promise<undefined> {
   const isProtected =
     holdings.windows.length > 0 && holdings.gaps.every((gap) => gap.to !== undefined) && slotHolds(database)
   const verified = await findVerification(repository, source, ({ outcome }) => outcome !== 'interrupted', signal)
+  const copies = await lookAtCopies(context, repository, source)
   out.data(inWords(context, holdings, database, isProtected))
   out.data(`  verified     ${verifiedInWords(context, verified)}`)
   out.data(`  repository   ${repository.storage.url}`)
+  for (const copy of copies) out.data(`  copy         ${copyInWords(copy)}`)
   out.data(`  encryption   ${encryptionInWords(repository.key, await context.access())}`)
   out.document({
     source,
     repository: repository.storage.url,
     ...passedOverJson(passedOver),
+    copies: copies.map(copyJson),
     encryption: encryptionJson(repository.key),
     protected: isProtected,
     ...coverageJson(holdings),

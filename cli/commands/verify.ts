@@ -3,6 +3,7 @@ import {
   formatTime,
   isDamage,
   type LostTargets,
+  messageOf,
   type ReadSubset,
   type Repository,
   type VerifyFinding,
@@ -29,7 +30,9 @@ interface Options {
 export const addVerify: AddCommand = (program, bind) => {
   program
     .command('verify')
-    .description('read the repository and find what is missing, damaged or exchanged; all sources, or that of --source')
+    .description(
+      'read each repository and find what is missing, damaged or exchanged; all sources, or that of --source',
+    )
     .option(
       '--read-subset <n/m>',
       'read only the nth of m parts whole, such as 1/7; the chains are walked all the same',
@@ -49,7 +52,33 @@ async function verify(context: Context, options: Options): Promise<undefined> {
       hint: 'give --read-subset N/M to read a part, or --no-read to read nothing',
     })
   }
-  const { repository, sources } = await sourcesOf(context)
+  // One that is away, or does not hold the source, keeps none of the others from being verified.
+  let failure: unknown
+  let damaged = 0
+  for (const { url } of await context.requirePlaces()) {
+    try {
+      damaged += await verifyRepository(context, url, options)
+    } catch (error) {
+      if (!(error instanceof WalbackError) || error.code === 'interrupted' || context.signal.aborted) throw error
+      if (failure !== undefined) out.warn(printable(messageOf(failure)))
+      failure = error
+    }
+  }
+  if (damaged > 0) {
+    if (failure !== undefined) out.warn(printable(messageOf(failure)))
+    throw new WalbackError('corrupt', `the repository is damaged: ${plural(damaged, 'finding')}`, {
+      hint: 'each is named above, with what it costs and what can be done',
+      facts: { damaged },
+    })
+  }
+  if (failure !== undefined) throw failure
+}
+
+/** How many findings are damage. */
+async function verifyRepository(context: Context, url: string, options: Options): Promise<number> {
+  const { out } = context
+  const { repository, sources } = await sourcesOf(context, url)
+  if ((await context.requirePlaces()).length > 1) out.say(repository.storage.url)
   const reports: VerifyReport[] = []
   for (const source of sources) {
     const report = await verifyOne(context, repository, source, options)
@@ -64,22 +93,19 @@ async function verify(context: Context, options: Options): Promise<undefined> {
     sources: reports.map(reportJson),
     damaged,
   })
-  if (damaged === 0) return
-  throw new WalbackError('corrupt', `the repository is damaged: ${plural(damaged, 'finding')}`, {
-    hint: 'each is named above, with what it costs and what can be done',
-    facts: { damaged },
-  })
+  return damaged
 }
 
 /** All that the repository holds, or the one that is named. */
 async function sourcesOf(
   context: Context,
+  url: string,
 ): Promise<{ readonly repository: Repository; readonly sources: readonly string[] }> {
   if (context.flags.source !== undefined) {
-    const { repository, source } = await context.openSource()
+    const { repository, source } = await context.openSource(url)
     return { repository, sources: [source] }
   }
-  const repository = await context.openRepository()
+  const repository = await context.openRepository(url)
   const sources = await repository.sources(context.signal)
   if (sources.length > 0) return { repository, sources }
   throw new WalbackError('no_repository', `the repository at ${repository.storage.url} holds no source yet`, {

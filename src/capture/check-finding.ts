@@ -33,6 +33,7 @@ export const findingCodes = [
   'catalog-xmin',
   'repository-missing',
   'repository-unreadable',
+  'copy-unreadable',
   'other-database',
   'stream-broken',
   'no-base',

@@ -192,6 +192,7 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
       schema_version: 1,
       source: 'app',
       repository: `file://${place.path}/repo`,
+      copies: [],
       encryption: null,
       protected: true,
       windows: [

@@ -1,7 +1,12 @@
-import { mkdir, rename, writeFile } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { formatLsn } from '../../src/model/lsn.ts'
+import { readKeyFile } from '../../src/repository/credential.ts'
+import { makeRecipient } from '../../src/repository/recipients.ts'
+import { Repository } from '../../src/repository/repository.ts'
+import { openStorage } from '../../src/storage/open.ts'
 import { type Folder, folder, here, type Ran } from '../cli/walback.ts'
 import { MadeArchive } from '../retention/made-archive.ts'
 
@@ -63,6 +68,27 @@ describe('walback copy', () => {
     expect(await at.run('copy', '--to', './near')).toMatchObject({ exit: 2 })
     expect(await at.run('copy', '--to', 'far', '--source', 'other')).toMatchObject({ exit: 10 })
   })
+
+  it('copies an encrypted repository with its key, and to no open one', async () => {
+    await using at = await stage('encryption: { key_file: own.key }\nrepositories: [sealed]\n')
+    await writeFile(path.join(at.path, 'own.key'), `${randomBytes(32).toString('base64')}\n`)
+    const storage = openStorage(path.join(at.path, 'sealed'), {})
+    const credential = await readKeyFile(path.join(at.path, 'own.key'))
+    await Repository.createEncrypted(storage, [await makeRecipient(credential as never, 'owner', 'full')])
+    const sealed = await Repository.open(storage, { credential })
+    for (const [key, bytes] of at.archive.storage.objects)
+      if (key !== 'walback.json') await sealed.storage.put(key, bytes)
+    expect(await at.run('copy', '--to', 'near')).toMatchObject({
+      exit: 22,
+      stderr: expect.stringMatching(/near is not encrypted, and .*sealed is/),
+    })
+    expect(await at.run('copy', '--to', 'far')).toMatchObject({ exit: 0 })
+    expect(await at.run('list', '--repo', 'far')).toMatchObject({ exit: 12 })
+    expect(await at.run('list', '--repo', 'far', '--key-file', 'own.key')).toMatchObject({ exit: 0 })
+    // The configuration's key is for its own repository.
+    expect(await at.run('copy', '--from', 'near', '--to', 'further')).toMatchObject({ exit: 0 })
+    expect(await at.run('list', '--repo', 'further')).toMatchObject({ exit: 0 })
+  })
 })
 
 describe('several repositories', () => {
@@ -76,6 +102,7 @@ describe('several repositories', () => {
     const target = ['--to-lsn', formatLsn(last?.end as never)]
     const first = JSON.parse((await at.run('status', '--json')).stdout)
     expect(first.repository).toMatch(/near$/)
+    expect(first.copies).toMatchObject([{ repository: expect.stringMatching(/far$/), behind_bytes: 0, why: null }])
     expect(first.passed_over).toBeUndefined()
 
     await rename(path.join(at.path, 'near'), path.join(at.path, 'gone'))
@@ -100,6 +127,33 @@ describe('several repositories', () => {
     // Nobody has it: the first one's word counts.
     expect(await at.run('restore', '--to-lsn', 'F/0', ...into)).toMatchObject({ exit: 20 })
     expect(await at.run('restore', '--to-lsn', 'F/0', '--repo', 'near', ...into)).toMatchObject({ exit: 20 })
+  })
+
+  it('are verified one after the other, and status says how far each is behind', async () => {
+    await using at = await stage(both)
+    expect((await at.run('status')).stdout).toMatch(/copy +\S*far: holds nothing yet/)
+    expect(await at.run('verify', '--no-read')).toMatchObject({ exit: 10, stderr: expect.stringContaining('far') })
+    await at.run('copy', '--to', 'far')
+    const sound = await at.run('verify', '--no-read', '--json')
+    expect(sound.exit).toBe(0)
+    const summaries = sound.stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+      .filter(({ type }) => type === 'summary')
+    expect(summaries.map(({ repository, damaged }) => [path.basename(repository), damaged])).toEqual([
+      ['near', 0],
+      ['far', 0],
+    ])
+    const { key } = at.archive.segments[1] as { key: string }
+    await writeFile(path.join(at.path, 'far', key), 'not this')
+    expect(await at.run('verify', '--no-read')).toMatchObject({ exit: 21 })
+    expect(await at.run('verify', '--no-read', '--repo', 'near')).toMatchObject({ exit: 0 })
+    await rm(path.join(at.path, 'far', key))
+    expect((await at.run('status')).stdout).toMatch(/copy +\S*far: .* of log behind/)
+    await rm(path.join(at.path, 'far'), { recursive: true })
+    await Repository.createEncrypted(openStorage(path.join(at.path, 'far'), {}), [])
+    expect((await at.run('status')).stdout).toMatch(/copy +\S*far: cannot be looked at: .* is encrypted, and /)
   })
 
   it.each([
