@@ -11,7 +11,9 @@ import {
   messageOf,
   probeStorage,
   type Repository,
+  RequiredCopy,
   requireTimeline,
+  type Storage,
   setUp,
   sleep,
   supervise,
@@ -46,6 +48,8 @@ export interface AgentOptions {
   readonly prune?: Pick<PrunerOptions, 'policy' | 'every_ms'> | undefined
   /** The repositories that follow this one, and how often. */
   readonly copies?: Pick<CopierOptions, 'targets' | 'every_ms'> | undefined
+  /** Other repositories that have to have what is confirmed to the server; they are among the copies. */
+  readonly required?: readonly Storage[] | undefined
   /** When the repository is verified; never if not given. */
   readonly verify?: VerifySettings | undefined
   readonly log: Logger
@@ -68,6 +72,9 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   const events = new Events(given.source, given.log, given.onEvent)
   using storage = new StoreWatch(given.repository.storage, events, given.patience?.store)
   const repository = given.repository.over(storage)
+  const watched = (given.required ?? []).map((one) => new StoreWatch(one, events, given.patience?.store, one.url))
+  using _ = { [Symbol.dispose]: () => watched.forEach((one) => void one[Symbol.dispose]()) }
+  const required = watched.map((one) => new RequiredCopy(repository, one))
   const { slot, replicaIdentity } = await outlastStore(() => requireTimeline(repository, given.source), given)
   const options = { ...given, repository, events }
   const { guard, log, source, signal } = options
@@ -84,6 +91,7 @@ export async function runAgent(given: AgentOptions): Promise<void> {
       const release = watch?.release
       await captureUntil(release === undefined ? signal : AbortSignal.any([signal, release]), {
         ...options,
+        required,
         replicaIdentity,
       })
       const reason = watch?.reason
@@ -100,10 +108,13 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   log.info({ source }, 'stopped')
 }
 
-type Running = AgentOptions & { readonly events: Events }
+type Running = Omit<AgentOptions, 'required'> & { readonly events: Events }
+interface Capturing extends Running, Pick<Timeline, 'replicaIdentity'> {
+  readonly required: readonly RequiredCopy[]
+}
 
 /** Captures, with what belongs to it, until `stop` fires. */
-async function captureUntil(stop: AbortSignal, options: Running & Pick<Timeline, 'replicaIdentity'>): Promise<void> {
+async function captureUntil(stop: AbortSignal, options: Capturing): Promise<void> {
   const { conninfo, repository, source, log, events } = options
   const policy = options.onUnseenChange ?? 'backup'
   let streamingSince: number | undefined
@@ -136,6 +147,7 @@ async function captureUntil(stop: AbortSignal, options: Running & Pick<Timeline,
         streamingSince = undefined
         return captureContinuously(conninfo, repository, source, {
           ...options.stream,
+          required: options.required,
           stop,
           onStart: (start) => {
             streamingSince = performance.now()

@@ -26,6 +26,7 @@ export class StoreWatch implements Storage, Disposable {
   private readonly inner: Storage
   private readonly events: Events
   private readonly patience: StorePatience
+  private readonly subject: string | null
   private readonly timer: NodeJS.Timeout
   /** The calls that are not answered yet. */
   private readonly open = new Set<Call>()
@@ -34,11 +35,12 @@ export class StoreWatch implements Storage, Disposable {
   private failures = 0
   private hasWorked = false
 
-  constructor(inner: Storage, events: Events, patience: StorePatience = usualPatience) {
+  constructor(inner: Storage, events: Events, patience: StorePatience = usualPatience, subject: string | null = null) {
     this.inner = inner
     this.url = inner.url
     this.events = events
     this.patience = patience
+    this.subject = subject
     this.timer = setInterval(() => this.look(), Math.max(50, Math.min(patience.alarm_ms, patience.calm_ms) / 10))
     this.timer.unref()
   }
@@ -121,17 +123,18 @@ export class StoreWatch implements Storage, Disposable {
       this.troubleSince = Math.min(this.troubleSince ?? since, since)
       this.trouble(`no answer since ${Math.round((now - since) / 1000)} s: ${what}`)
     }
-    const { troubleSince, lastTrouble } = this
+    const { troubleSince, lastTrouble, subject } = this
     if (troubleSince === undefined || lastTrouble === undefined) return
     const lasted_s = Math.round((now - troubleSince) / 1000)
     const facts = { repository: this.url, failures: this.failures, lasted_s }
     if (this.hasWorked && now - lastTrouble.at >= calm_ms) {
       this.troubleSince = undefined
       this.failures = 0
-      this.events.clear('store-failing', { message: `the repository works again, after ${lasted_s} s`, facts })
+      this.events.clear('store-failing', { subject, message: `the repository works again, after ${lasted_s} s`, facts })
     } else if (lastTrouble.at - troubleSince >= alarm_ms) {
       this.events.raise('store-failing', {
         severity: 'error',
+        subject,
         message: `STORE FAILING for ${lasted_s} s: ${lastTrouble.what}. Nothing is lost while the server can keep its log`,
         facts,
       })

@@ -1,5 +1,7 @@
 import {
+  copySource,
   currentTimeline,
+  damageError,
   type Finding,
   finding,
   findTarget,
@@ -7,8 +9,11 @@ import {
   type Lsn,
   messageOf,
   openStorage,
+  openTarget,
   Repository,
+  RequiredCopy,
   readHead,
+  type Storage,
   type Timeline,
 } from '../src/index.ts'
 import type { Context } from './context.ts'
@@ -23,6 +28,25 @@ export interface CopyState {
   readonly behind_bytes: bigint | undefined
   /** Why it could not be looked at. */
   readonly why: string | undefined
+}
+
+/** What has to have what is confirmed, beside the repository that is written to. */
+export async function requiredCopies(context: Context, repository: Repository): Promise<RequiredCopy[]> {
+  return (await requiredStores(context)).map((storage) => new RequiredCopy(repository, storage))
+}
+
+async function requiredStores(context: Context): Promise<Storage[]> {
+  const [, ...others] = await context.requirePlaces()
+  return others.filter(({ mode }) => mode === 'required').map(({ url }) => openStorage(url, context.world.env))
+}
+
+/** Copies what else there is, as a base that was just taken; the stream has come there with the capture. */
+export async function bringUpRequired(context: Context, repository: Repository, source: string): Promise<void> {
+  const { signal } = context
+  for (const storage of await requiredStores(context)) {
+    const { damage } = await copySource(repository, await openTarget(repository, storage, signal), source, { signal })
+    if (damage.length > 0) throw damageError(repository, damage)
+  }
 }
 
 /** Looks at each of the configured repositories but this one. One that is away is no reason to fail. */

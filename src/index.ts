@@ -44,6 +44,7 @@ export { supervise } from './capture/supervise.ts'
 export { hasNothing, namesOf, planTeardown, type TeardownPlan, tearDown } from './capture/teardown.ts'
 export { type CopyOptions, type CopyReport, copySource, damageError } from './copy/copy.ts'
 export type { CopyProgress } from './copy/delivery.ts'
+export { RequiredCopy } from './copy/required.ts'
 export { type Survey, surveyCopy } from './copy/survey.ts'
 export { findTarget, openTarget } from './copy/target.ts'
 export {

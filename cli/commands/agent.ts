@@ -48,6 +48,7 @@ async function agent(context: Context, options: Options): Promise<undefined> {
     backup,
     guard,
     prune: pruningBy(retention),
+    required: others.filter(({ mode }) => mode === 'required').map(({ url }) => openStorage(url, context.world.env)),
     copies: { targets: others.map(({ url }) => openStorage(url, context.world.env)), every_ms: copyEvery_ms },
     verify,
     onUnseenChange: options.onUnseenChange ?? onUnseenChange,

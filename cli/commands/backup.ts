@@ -9,6 +9,7 @@ import {
   micros,
   type PublishedTables,
   publishing,
+  type Repository,
   readUnseen,
   requireTimeline,
   takeBase,
@@ -18,6 +19,7 @@ import {
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
+import { bringUpRequired, requiredCopies } from '../copies.ts'
 import { bytes, count, duration, plural, printable } from '../format.ts'
 import { point } from '../holdings.ts'
 import { parseJobs, parseRate, parseSpan } from '../options.ts'
@@ -67,9 +69,9 @@ async function backup(context: Context, options: Options): Promise<number> {
   return warnings > 0 ? exitStatus.warnings : 0
 }
 
-async function captureOptions(context: Context): Promise<CaptureSessionOptions> {
+async function captureOptions(context: Context, repository: Repository): Promise<CaptureSessionOptions> {
   const { stream } = await context.settings()
-  return { ...stream, stop: context.signal }
+  return { ...stream, required: await requiredCopies(context, repository), stop: context.signal }
 }
 
 /** Gives how many warnings there were, as the other one does. */
@@ -107,7 +109,8 @@ async function full(context: Context, { jobs, maxRate, maxSnapshotAge, yieldAfte
     },
   })
   progress.note('stream', 'until the archive has passed the snapshot')
-  await completeBase(conninfo, repository, base, await captureOptions(context))
+  await completeBase(conninfo, repository, base, await captureOptions(context, repository))
+  await bringUpRequired(context, repository, source)
   progress[Symbol.dispose]()
   if (published.added.length > 0) out.say(`published, since they were made after init: ${names(published.added)}`)
   if (published.left.length > 0) {
@@ -153,7 +156,7 @@ async function incremental(context: Context): Promise<number> {
   let [segments, transactions, stored_bytes] = [0, 0, 0]
   let blind: string | undefined
   const { reached, timeline } = await captureUpToNow(conninfo, repository, source, {
-    ...(await captureOptions(context)),
+    ...(await captureOptions(context, repository)),
     onBlind: (error) => {
       blind = messageOf(error)
     },

@@ -26,7 +26,7 @@ import {
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { copyFindings } from '../copies.ts'
+import { copyFindings, requiredCopies } from '../copies.ts'
 import { duration, plural, printable } from '../format.ts'
 import { parseList, parseTimeout } from '../options.ts'
 import { encryptionInWords, encryptionJson } from './key.ts'
@@ -132,7 +132,9 @@ async function withSource<T>(context: Context, options: Options, work: (session:
         const repository = await Repository.open(storage, access)
         if (repository.key?.mayRead === false) return skip('the key that was given may write, and not read it back')
         const timeout_ms = options.timeout
-        const canary = await sendCanary(client, { conninfo, repository, source: report.source, timeout_ms, signal })
+        const required = await requiredCopies(context, repository)
+        const flight = { conninfo, repository, source: report.source, required, timeout_ms, signal }
+        const canary = await sendCanary(client, flight)
         const findings = [...report.findings, ...canaryFindings(canary, `source ${report.source}`)]
         return counted({ ...report, findings, canary }, waived)
       },

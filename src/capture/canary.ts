@@ -9,6 +9,7 @@ import { readContainer } from '../repository/container.ts'
 import { segmentKey } from '../repository/layout.ts'
 import type { Repository } from '../repository/repository.ts'
 import { readHead, readSegment } from '../repository/segments.ts'
+import type { RequiredRepository } from './capture.ts'
 import type { CheckReport } from './check.ts'
 import { type Finding, type FindingCode, finding } from './check-finding.ts'
 import { emit } from './heartbeat.ts'
@@ -32,6 +33,8 @@ export interface CanaryOptions {
   readonly conninfo: Conninfo
   readonly repository: Repository
   readonly source: string
+  /** What has to have what is confirmed, as every capture has it. */
+  readonly required?: readonly RequiredRepository[] | undefined
   readonly timeout_ms: number
   readonly signal: AbortSignal
 }
@@ -80,7 +83,7 @@ export async function sendCanary(client: pg.Client, options: CanaryOptions): Pro
 }
 
 async function fly(client: pg.Client, options: CanaryOptions): Promise<CanaryOutcome> {
-  const { conninfo, repository, source, signal } = options
+  const { conninfo, repository, source, required, signal } = options
   const timeline = await requireTimeline(repository, source)
   const { end } = await readHead(repository, timeline, signal)
   const token = randomUUID()
@@ -88,10 +91,12 @@ async function fly(client: pg.Client, options: CanaryOptions): Promise<CanaryOut
   const lsn = await emit(client, { v: 1, kind: 'canary', token })
   const begun = performance.now()
   if (!isTaken) {
-    await captureUpToNow(conninfo, repository, source, { ...promptly, stop: signal }).catch((error: unknown) => {
-      // An agent has begun in this moment, and captures it.
-      if (!(error instanceof WalbackError) || error.code !== 'locked') throw error
-    })
+    await captureUpToNow(conninfo, repository, source, { ...promptly, required, stop: signal }).catch(
+      (error: unknown) => {
+        // An agent has begun in this moment, and captures it.
+        if (!(error instanceof WalbackError) || error.code !== 'locked') throw error
+      },
+    )
   }
   for (let start = end; ; ) {
     const found = await nextSegment(repository, segmentKey(source, timeline.id, start), start, signal)

@@ -6,6 +6,16 @@ import type { ReplicationStream, StreamBatch } from '../postgres/replication.ts'
 import { SegmentBuilder } from '../repository/segment-builder.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
 import type { SegmentWriter } from '../repository/segment-writer.ts'
+import type { Head } from '../repository/segments.ts'
+import type { Timeline } from '../repository/timeline.ts'
+
+/** Another repository that has to have what is confirmed to the server. */
+export interface RequiredRepository {
+  /** Brings it up to the archive's end, or fails. */
+  level(timeline: Timeline, head: Head, signal: AbortSignal): Promise<void>
+  /** Stores there too what was just stored; when it resolves, that is durable there. */
+  add(timeline: Timeline, segment: SegmentSummary, signal: AbortSignal): Promise<void>
+}
 
 export interface CaptureOptions {
   readonly encoding: string
@@ -21,6 +31,8 @@ export interface CaptureOptions {
   readonly stop: AbortSignal
   /** Fires when the server is known to be shutting down, which a paused stream cannot show. */
   readonly draining?: AbortSignal | undefined
+  /** What is confirmed is stored in each of these too. */
+  readonly required?: readonly RequiredRepository[] | undefined
   readonly onSegment?: (segment: SegmentSummary) => void
 }
 
@@ -166,6 +178,8 @@ export class Capture {
 
   private async writeAndConfirm(content: Parameters<SegmentWriter['write']>[0]): Promise<void> {
     const segment = await this.writer.write(content, this.time, this.abort.signal)
+    const { timeline } = this.writer
+    await Promise.all((this.options.required ?? []).map((copy) => copy.add(timeline, segment, this.abort.signal)))
     this.idleSince = performance.now()
     this.stream.confirm(segment.end)
     this.options.onSegment?.(segment)

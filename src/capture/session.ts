@@ -12,7 +12,7 @@ import type { SegmentSummary } from '../repository/segment-format.ts'
 import { SegmentWriter } from '../repository/segment-writer.ts'
 import { readSoundHead } from '../repository/segments.ts'
 import { currentTimeline, type Timeline } from '../repository/timeline.ts'
-import { Capture } from './capture.ts'
+import { Capture, type RequiredRepository } from './capture.ts'
 import { CatalogWatch } from './catalog-watch.ts'
 import { checkContinuity, checkHistory } from './continuity.ts'
 import { type Control, openControl } from './control.ts'
@@ -34,6 +34,8 @@ export interface CaptureSessionOptions {
   readonly controlPatience_ms?: number | undefined
   /** Ends the session in good order. */
   readonly stop: AbortSignal
+  /** Other repositories that have to have what is confirmed: one that is away holds the slot. */
+  readonly required?: readonly RequiredRepository[] | undefined
   readonly onSegment?: (segment: SegmentSummary) => void
   /** The catalogs cannot be read, so a change of the schema that the stream does not tell of will not be noticed. */
   readonly onBlind?: (error: unknown) => void
@@ -140,6 +142,8 @@ async function captureOnce(
   const facts = await control.ask(readSourceFacts)
   checkPrerequisites(facts, { slotExists: true })
   const { head, damaged } = await findContinuation({ control, repository, timeline, facts, signal: options.stop })
+  // Opening the stream confirms the archive's end.
+  await Promise.all((options.required ?? []).map((copy) => copy.level(timeline, head, options.stop)))
   const before = options.before
   const until = await before?.()
   let history: ServerHistory | undefined
@@ -180,6 +184,7 @@ async function captureOnce(
     until,
     stop: options.stop,
     draining: control.draining,
+    required: options.required,
     ...(options.onSegment ? { onSegment: options.onSegment } : {}),
   })
   const over = new AbortController()

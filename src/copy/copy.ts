@@ -4,7 +4,7 @@ import type { Repository } from '../repository/repository.ts'
 import { copyBases, copyPins } from './copy-bases.ts'
 import { copyTimeline } from './copy-stream.ts'
 import { type CopyProgress, type Damage, Delivery } from './delivery.ts'
-import { surveyCopy } from './survey.ts'
+import { surveyCopy, surveyStream } from './survey.ts'
 
 export interface CopyOptions {
   /** Ends the copy; what was copied stays, and the next one goes on from there. */
@@ -57,6 +57,19 @@ export async function copySource(
   await copyPins(delivery, source)
   const { objects, bytes, damage } = delivery
   return { source, objects, bytes, bases, segments, damage, note }
+}
+
+/** The stream alone: it needs no lease, since a prune takes no segment or part for what interrupted work has left. */
+export async function copyStream(
+  from: Repository,
+  to: Repository,
+  source: string,
+  signal: AbortSignal,
+): Promise<readonly Damage[]> {
+  const delivery = new Delivery(from, to, signal, () => undefined)
+  for (const timeline of (await surveyStream(from, to, source, signal)).timelines)
+    await copyTimeline(delivery, timeline)
+  return delivery.damage
 }
 
 /** The error for damage that copies have found. */

@@ -57,6 +57,20 @@ export async function surveyCopy(
   source: string,
   signal?: AbortSignal,
 ): Promise<Survey> {
+  const survey = await surveyStream(from, to, source, signal)
+  const count: Count = { ...survey }
+  await countBases({ from: from.storage, to: to?.storage }, source, survey.removed, count, signal)
+  const { bases, segments, pins, objects, bytes } = count
+  return { ...survey, bases, segments, pins, objects, bytes }
+}
+
+/** The same without bases and pins. */
+export async function surveyStream(
+  from: Repository,
+  to: Repository | undefined,
+  source: string,
+  signal?: AbortSignal,
+): Promise<Survey> {
   const timelines = await readTimelines(from, source, signal)
   if (timelines.length === 0) {
     throw new WalbackError('no_repository', `the repository at ${from.storage.url} holds no source ${source}`, {
@@ -75,7 +89,6 @@ export async function surveyCopy(
     if (held[index] === undefined) count.objects++
     surveys.push({ ...surveyed, isHeld: held[index] !== undefined })
   }
-  await countBases({ from: from.storage, to: to?.storage }, source, removed, count, signal)
   return { source, timelines: surveys, removed, ...count }
 }
 

@@ -15,7 +15,7 @@ import type { Timeline } from './timeline.ts'
 /** Writes a timeline's segments, one after the other. A segment is part of the archive when its own object exists. */
 export class SegmentWriter {
   private readonly repository: Repository
-  private readonly timeline: Timeline
+  readonly timeline: Timeline
   private current: Head
   private readonly server: ServerTimeline | undefined
   private readonly attempt = randomBytes(4).toString('hex')

@@ -2,7 +2,7 @@ import path from 'node:path'
 import { z } from 'zod'
 import { repositoryUrlShape } from './url-shape.ts'
 
-/** `required`: what is stored there is what is confirmed to the server. `best_effort`: a copy, which follows. */
+/** `required`: what is confirmed to the server is stored there. `best_effort`: a copy, which follows. */
 export const placeModes = ['required', 'best_effort'] as const
 export type PlaceMode = (typeof placeModes)[number]
 
@@ -31,8 +31,8 @@ const placeShape: z.ZodType<Place> = z.unknown().transform((given, context): Pla
 })
 
 /**
- * `repositories`: the first is the one that capture writes to, and what is durable there is confirmed; the others are
- * copies of it.
+ * `repositories`: the first is the one that capture writes to; the others are copies of it, and what is confirmed is
+ * durable in those of them too that are required.
  */
 export const repositoriesShape = z
   .array(placeShape)
@@ -42,9 +42,7 @@ export const repositoriesShape = z
     const [first] = places
     if (first?.mode === 'best_effort')
       wrong(0, 'the first repository is the one that capture writes to, so it is required')
-    for (const [index, { mode, name, url }] of places.entries()) {
-      if (index > 0 && mode === 'required')
-        wrong(index, 'only the first repository can be required in this version; leave mode out, or say best_effort')
+    for (const [index, { name, url }] of places.entries()) {
       if (places.findIndex((other) => other.url === url) < index) wrong(index, `${url} is there twice`)
       if (name !== undefined && places.findIndex((other) => other.name === name) < index)
         wrong(index, `the name ${name} is there twice`)
@@ -52,7 +50,11 @@ export const repositoriesShape = z
   })
   .transform((places) =>
     places.map(
-      ({ name, url }, index): RepositoryPlace => ({ name, url, mode: index === 0 ? 'required' : 'best_effort' }),
+      ({ name, url, mode }, index): RepositoryPlace => ({
+        name,
+        url,
+        mode: mode ?? (index === 0 ? 'required' : 'best_effort'),
+      }),
     ),
   )
 

@@ -191,6 +191,16 @@ describe('settings', () => {
     expect(() => resolveSettings({ source: 'shap' }, two, {})).toThrow('has no source shap')
   })
 
+  it('say what each repository is for: the first is required, others as they are told', () => {
+    const text =
+      'version: 1\nrepositories: [a, { url: "s3://b", name: second, mode: required }, c]\nsources: { app: { url: "postgres://u@h/app" } }\n'
+    expect(resolveSettings({}, config(text), {}).repositories).toEqual([
+      { name: undefined, url: '/etc/walback/a', mode: 'required' },
+      { name: 'second', url: 's3://b', mode: 'required' },
+      { name: undefined, url: '/etc/walback/c', mode: 'best_effort' },
+    ])
+  })
+
   it('let flags win over the environment, and that over the file', () => {
     const env = { WALBACK_DB: 'postgres://u@h/env', WALBACK_REPO: '/env' }
     expect(resolveSettings({ source: 'app' }, one, env)).toMatchObject({

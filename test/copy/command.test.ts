@@ -161,7 +161,6 @@ describe('several repositories', () => {
     ['repositories: []\n', /empty/],
     ['repositories: [near, near]\n', /near is there twice/],
     ['repositories: [{ url: near, mode: best_effort }]\n', /it is required/],
-    ['repositories: [near, { url: far, mode: required }]\n', /only the first repository can be required/],
     ['repositories: [near, { url: far, nam: x }]\n', /unknown key "nam"/],
     ['repositories: [near, { name: x }]\n', /url/],
     ['sources: { app: { repositories: [] } }\n', /empty/],

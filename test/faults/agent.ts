@@ -15,16 +15,18 @@ process.on('SIGTERM', () => stop.abort(new WalbackError('interrupted', 'interrup
 // The test's end of this pipe closes with the test, however that ends.
 process.stdin.on('end', () => process.exit(99)).resume()
 
-const { url, repository, source, memory_ms, storeFaults, backup = {}, ...stream } = setting
+const { url, repository, required, source, memory_ms, storeFaults, backup = {}, ...stream } = setting
 const log = pino({ level: 'debug', base: null }, pino.destination({ fd: 1, sync: true }))
 // SIGUSR2 stalls the store, and lets it work again; SIGHUP mends one that flaps.
 const flaky = new FlakyStorage(openStorage(repository), storeFaults ?? { seed: 0, rate: 0, stall_ms: 0 })
 const store = new StallingStorage(flaky)
+const far = required === undefined ? undefined : new StallingStorage(openStorage(required))
+const stalling = far ?? store
 process.on('SIGHUP', () => flaky.mend())
 process.on('SIGUSR2', () => {
-  const isStalled = store.mode !== 'well'
-  if (isStalled) store.release()
-  else store.mode = 'hang'
+  const isStalled = stalling.mode !== 'well'
+  if (isStalled) stalling.release()
+  else stalling.mode = 'hang'
   log.info(isStalled ? 'working' : 'stalled')
 })
 if (memory_ms !== undefined)
@@ -33,6 +35,7 @@ try {
   await runAgent({
     conninfo: resolveConninfo(url, {}),
     repository: await Repository.open(store),
+    required: far === undefined ? [] : [far],
     source,
     stream,
     backup,

@@ -8,6 +8,8 @@ import type { StoreFaults } from './flaky.ts'
 export interface AgentSetting {
   readonly url: string
   readonly repository: string
+  /** Another repository that has to have what is confirmed. SIGUSR2 then stalls this one. */
+  readonly required?: string
   readonly source: string
   readonly segmentBytes: number
   readonly segmentAge_ms: number
