@@ -41,6 +41,8 @@ export {
 } from './capture/slot-pressure.ts'
 export { supervise } from './capture/supervise.ts'
 export { hasNothing, namesOf, planTeardown, type TeardownPlan, tearDown } from './capture/teardown.ts'
+export { type CompactOptions, compact } from './compact/compact.ts'
+export { type CompactionPlan, planCompaction, type Stop } from './compact/plan.ts'
 export {
   type LoggedTransaction,
   type LogSelection,

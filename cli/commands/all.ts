@@ -2,6 +2,7 @@ import type { AddCommand } from '../command.ts'
 import { addAgent } from './agent.ts'
 import { addBackup } from './backup.ts'
 import { addCheck } from './check.ts'
+import { addCompact } from './compact.ts'
 import { addDemo } from './demo.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
@@ -28,6 +29,7 @@ export const commands: readonly AddCommand[] = [
   addLog,
   addMark,
   addRestore,
+  addCompact,
   addPrune,
   addPins,
   addKey,

@@ -8,7 +8,7 @@ import type { Repository } from './repository.ts'
 import { readJson, sealedJson } from './sealed-json.ts'
 
 /**
- * Says who is at work in a repository: a restore, so that nothing that it reads is removed, or a prune, so that there is
+ * Says who is at work in a repository: a restore or a compaction, so that nothing that it reads is removed, or a prune, so that there is
  * one at a time. A lease is renewed for as long as its holder lives. Whether it still does is judged by watching the
  * lease for a while, and never by comparing clocks, which differ between hosts. Whoever takes a lease away says so in a
  * mark of its own, which the holder finds at its next renewal, and ends.
@@ -17,7 +17,7 @@ const leaseShape = z.object({
   walback: z.literal('lease'),
   format: z.literal(1),
   token: z.string().regex(/^[0-9a-f]{16}$/),
-  purpose: z.enum(['restore', 'prune']),
+  purpose: z.enum(['restore', 'compact', 'prune']),
   holder: z.object({ host: z.string(), pid: z.number() }),
   /** By the holder's clock, for people. */
   started: z.string(),
