@@ -86,6 +86,7 @@ class Compaction {
   private readonly store: BaseStore
   private readonly fold: Fold
   private readonly tables: Map<number, Made>
+  private rowsPhase: Phase | undefined
 
   constructor(repository: Repository, end: CompactionEnd, options: CompactOptions) {
     this.repository = repository
@@ -172,7 +173,8 @@ class Compaction {
 
   private async written(table: BaseTable, changes: NetChanges): Promise<Made> {
     const { signal } = this.options
-    const rows = mergedRows(this.repository, table, changes, { signal })
+    const onBytes = (raw: number): void => this.rows.add(raw)
+    const rows = mergedRows(this.repository, table, changes, { signal, onBytes })
     const stored: StoredRows[] = []
     const hash = new RowHash()
     for await (const piece of pieces(rows)) {
@@ -201,7 +203,6 @@ class Compaction {
   /** What has not changed is taken over object by object, so that the old base can be removed. */
   private async writeRest(): Promise<void> {
     const rest = [...this.tables.values()].filter(({ raw_bytes }) => raw_bytes === undefined)
-    const progress = new Phase('rows', 'tables', rest.length, this.options.onProgress)
     await forEachParallel(rest, this.options.jobs, async ({ table }) => {
       const { snapshot: _, ...same } = table
       const taken = []
@@ -209,7 +210,7 @@ class Compaction {
       const raw_bytes = taken.reduce((sum, one) => sum + one.raw_bytes, 0)
       const now = taken.map(({ raw_bytes: _raw, ...piece }) => piece)
       this.tables.set(table.oid, { table: { ...same, pieces: now }, raw_bytes })
-      progress.add(1)
+      this.rows.add(raw_bytes)
     })
   }
 
@@ -233,6 +234,12 @@ class Compaction {
     }
     await storage.put(key, body(), { ifAbsent: true, signal })
     return { key, size_bytes: container.size_bytes, sha256: container.sha256, raw_bytes: container.rawBytes }
+  }
+
+  /** Of the old base's rows, what has been read; more than all of them, where tables are written several times. */
+  private get rows(): Phase {
+    this.rowsPhase ??= new Phase('rows', 'bytes', this.base.raw_bytes, this.options.onProgress)
+    return this.rowsPhase
   }
 
   private async manifest(): Promise<BaseManifest> {
