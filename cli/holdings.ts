@@ -96,6 +96,7 @@ export const baseJson = (base: BaseManifest): Record<string, unknown> => ({
   rows: base.tables.reduce((sum, { rows }) => sum + rows, 0),
   raw_bytes: base.raw_bytes,
   stored_bytes: base.stored_bytes,
+  made_from: base.compacted?.from ?? null,
 })
 
 export const markJson = (mark: MarkPoint): Record<string, unknown> => ({
@@ -131,6 +132,7 @@ export const segmentsJson = ({ segments }: Holdings): Record<string, unknown> =>
 
 export function baseTable(bases: readonly BaseManifest[]): string {
   const head = ['BASE', 'STARTED (UTC)', 'DURATION', 'TABLES', 'ROWS', 'SIZE', 'STORED', 'SNAPSHOT', 'TIMELINE']
+  const isMixed = bases.some(({ compacted }) => compacted !== undefined)
   const rows = bases.map((base) => [
     base.id,
     `${base.started.slice(0, 19).replace('T', ' ')}Z`,
@@ -141,6 +143,7 @@ export function baseTable(bases: readonly BaseManifest[]): string {
     bytes(base.stored_bytes),
     base.lsn,
     base.timeline,
+    ...(isMixed ? [base.compacted?.from ?? 'the source'] : []),
   ])
-  return table([head, ...rows], [2, 3, 4, 5, 6])
+  return table([[...head, ...(isMixed ? ['MADE FROM'] : [])], ...rows], [2, 3, 4, 5, 6])
 }

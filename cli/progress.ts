@@ -1,3 +1,5 @@
+import type { RestoreProgress } from '../src/index.ts'
+import { bytes, count } from './format.ts'
 import type { Output } from './output.ts'
 
 /** Live words about long work: one line that is written over on a terminal, else a line per phase and every 10 s. */
@@ -74,3 +76,27 @@ export class Progress implements Disposable {
 const liveEvery_ms = 100
 const lineEvery_ms = 10_000
 const barWidth = 20
+
+/** Shows what a restore, or what works as one, is doing: as a bar, or as JSON in a line. */
+export const restoreProgress = (out: Output, progress: Progress): ((state: RestoreProgress) => void) =>
+  out.json ? jsonProgress(out) : (state) => progress.bar(state.phase, shareOf(state), amountOf(state))
+
+const shareOf = ({ done, total }: RestoreProgress): number | undefined =>
+  total ? Math.min(1, done / total) : undefined
+
+function amountOf({ unit, done, total }: RestoreProgress): string {
+  const show = unit === 'bytes' ? bytes : count
+  return `${show(done)}${total === undefined ? '' : ` of ${show(total)}`}${unit === 'bytes' ? '' : ` ${unit}`}`
+}
+
+/** A line when a phase begins and ends, and one a second in between. */
+function jsonProgress(out: Output): (state: RestoreProgress) => void {
+  let [phase, shown_ms] = ['', 0]
+  return (state) => {
+    const now = performance.now()
+    if (state.phase === phase && now - shown_ms < 1000 && state.done !== state.total) return
+    phase = state.phase
+    shown_ms = now
+    out.line({ type: 'status', phase, done: state.done, total: state.total ?? null, unit: state.unit })
+  }
+}

@@ -42,6 +42,8 @@ export {
 } from './capture/slot-pressure.ts'
 export { supervise } from './capture/supervise.ts'
 export { hasNothing, namesOf, planTeardown, type TeardownPlan, tearDown } from './capture/teardown.ts'
+export { type CompactOptions, compact } from './compact/compact.ts'
+export { type CompactionPlan, planCompaction, type Stop } from './compact/plan.ts'
 export { type CopyOptions, type CopyReport, copySource, damageError } from './copy/copy.ts'
 export type { CopyProgress } from './copy/delivery.ts'
 export { RequiredCopy } from './copy/required.ts'

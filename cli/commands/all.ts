@@ -2,6 +2,7 @@ import type { AddCommand } from '../command.ts'
 import { addAgent } from './agent.ts'
 import { addBackup } from './backup.ts'
 import { addCheck } from './check.ts'
+import { addCompact } from './compact.ts'
 import { addCopy } from './copy.ts'
 import { addDemo } from './demo.ts'
 import { addInfo } from './info.ts'
@@ -29,6 +30,7 @@ export const commands: readonly AddCommand[] = [
   addLog,
   addMark,
   addRestore,
+  addCompact,
   addCopy,
   addPrune,
   addPins,

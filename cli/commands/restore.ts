@@ -10,7 +10,6 @@ import {
   planRestore,
   type RecoveryTarget,
   type RestorePlan,
-  type RestoreProgress,
   type RestoreReport,
   resolveConninfo,
   type TransactionEntry,
@@ -18,9 +17,9 @@ import {
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { bytes, count, duration, plural, printable } from '../format.ts'
+import { bytes, duration, plural, printable } from '../format.ts'
 import { parseJobs } from '../options.ts'
-import { Progress } from '../progress.ts'
+import { Progress, restoreProgress } from '../progress.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
 import { addRoleFlags, lookAtTarget, type RoleFlags, roleOptionsOf, rolesInWords, rolesJson } from '../roles.ts'
 
@@ -77,9 +76,7 @@ async function restore(context: Context, options: Options): Promise<number | und
   const report = await carryOut(repository, plan, destination, {
     jobs: options.jobs,
     roles: roleOptionsOf(options),
-    onProgress: out.json
-      ? jsonProgress(context)
-      : (state) => progress.bar(state.phase, shareOf(state), amountOf(state)),
+    onProgress: restoreProgress(out, progress),
     signal,
   })
   progress[Symbol.dispose]()
@@ -234,26 +231,6 @@ function planJson(plan: RestorePlan, { conninfo, database }: Destination): Recor
     bytes: plan.bytes,
     into: { server: describeConninfo(conninfo, database), database },
     not_restored: plan.notRestored,
-  }
-}
-
-const shareOf = ({ done, total }: RestoreProgress): number | undefined =>
-  total ? Math.min(1, done / total) : undefined
-
-function amountOf({ unit, done, total }: RestoreProgress): string {
-  const show = unit === 'bytes' ? bytes : count
-  return `${show(done)}${total === undefined ? '' : ` of ${show(total)}`}${unit === 'bytes' ? '' : ` ${unit}`}`
-}
-
-/** A line when a phase begins and ends, and one a second in between. */
-function jsonProgress({ out }: Context): (state: RestoreProgress) => void {
-  let [phase, shown_ms] = ['', 0]
-  return (state) => {
-    const now = performance.now()
-    if (state.phase === phase && now - shown_ms < 1000 && state.done !== state.total) return
-    phase = state.phase
-    shown_ms = now
-    out.line({ type: 'status', phase, done: state.done, total: state.total ?? null, unit: state.unit })
   }
 }
 

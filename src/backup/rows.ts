@@ -13,26 +13,41 @@ export interface StoredRows extends ObjectReference {
   readonly raw_bytes: number
 }
 
-/**
- * The rows of a query as COPY text, through compression into one object of the store: one pass that also counts and
- * hashes them. Blocks end with whole rows, so that each can be read alone.
- */
-export async function storeRows(
+interface Target {
+  readonly storage: Storage
+  readonly key: string
+  readonly header: object
+}
+
+interface Options {
+  readonly signal?: AbortSignal | undefined
+  readonly onBytes?: ((raw: number) => void) | undefined
+  /** Holds the reading to a rate; the server waits meanwhile. */
+  readonly throttle?: Throttle | undefined
+}
+
+/** The rows of a query as COPY text, through compression into one object of the store. */
+export const storeRows = (
   client: pg.Client,
   copySql: string,
-  target: { readonly storage: Storage; readonly key: string; readonly header: object },
-  options: {
-    readonly signal?: AbortSignal | undefined
-    readonly onBytes?: ((raw: number) => void) | undefined
-    /** Holds the reading to a rate; the server waits meanwhile. */
-    readonly throttle?: Throttle | undefined
-  } = {},
+  target: Target,
+  options: Options = {},
+): Promise<StoredRows> => storeLines(wholeLines(copyOut(client, copySql, options.signal)), target, options)
+
+/**
+ * Whole lines of COPY text, one pass that also counts and hashes them. Blocks end with whole rows, so that each can be
+ * read alone.
+ */
+export async function storeLines(
+  rows: AsyncIterable<Buffer>,
+  target: Target,
+  options: Options = {},
 ): Promise<StoredRows> {
   const container = new ContainerWriter()
   const hash = new RowHash()
   async function* body(): AsyncGenerator<Buffer> {
     yield container.header(target.header)
-    for await (const lines of wholeLines(copyOut(client, copySql, options.signal))) {
+    for await (const lines of rows) {
       const block = await compressBlock(lines, hash.addLines(lines))
       options.onBytes?.(lines.length)
       yield container.add(block)

@@ -9,6 +9,7 @@ import {
   removeObjects,
   type StoredTable,
 } from '../repository/base-progress.ts'
+import { readLeases } from '../repository/lease.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { Timeline } from '../repository/timeline.ts'
 
@@ -28,6 +29,8 @@ export interface ClaimedBase {
  * work at it. (A process that has lost the session and does not know yet cannot end the base either: what takes its
  * objects away puts a mark in its manifest's place first.)
  *
+ * A base that is made off the source has no session there: its maker holds a lease instead, and nobody carries it on.
+ *
  * An interrupted base is of use if its timeline is the current one, so that the stream reaches from its snapshots to
  * now, and if no base was completed since: retention keeps the stream for those that are.
  */
@@ -44,8 +47,11 @@ export async function claimBase(
   const newest = Math.max(...completed, Number.NEGATIVE_INFINITY)
   const dead: BegunBase[] = []
   let useful: BegunBase | undefined
-  for (const base of (await listBegun(repository, source, signal)).toReversed()) {
+  const begun = await listBegun(repository, source, signal)
+  dead.push(...(await deadCompactions(repository, source, begun, signal)))
+  for (const base of begun.toReversed()) {
     const { beginning } = base
+    if (beginning.compaction !== undefined) continue
     // Of another server or database the lock there would have to be asked.
     const isOurs =
       beginning.systemIdentifier === timeline.systemIdentifier && beginning.database === timeline.database.oid
@@ -62,6 +68,19 @@ export async function claimBase(
   const id = `${started.toISOString().replace(/[-:]|\.\d+/g, '')}-${randomBytes(3).toString('hex')}`
   assert(await tryLock(leader, source, id), 'nobody else has drawn this name')
   return { id, started, stored: undefined, dead }
+}
+
+/** Of the bases that are, or were, made off the source those whose makers are gone. */
+export async function deadCompactions(
+  repository: Repository,
+  source: string,
+  begun: readonly BegunBase[],
+  signal: AbortSignal | undefined,
+): Promise<BegunBase[]> {
+  const compactions = begun.filter(({ beginning }) => beginning.compaction !== undefined)
+  if (compactions.length === 0) return []
+  const alive = new Set((await readLeases(repository, source, signal)).map(({ token }) => token))
+  return compactions.filter(({ beginning }) => !alive.has(beginning.compaction?.lease ?? ''))
 }
 
 /** Held until the session ends. */

@@ -17,6 +17,8 @@ const beginShape = z.object({
   database: z.number(),
   /** When it was begun. */
   started: z.string(),
+  /** It is made from another base, off the source; its maker holds this lease (repository/lease.ts). */
+  compaction: z.object({ lease: z.string() }).optional(),
 })
 export type BaseBeginning = z.infer<typeof beginShape>
 

@@ -72,6 +72,14 @@ const manifestShape = z.object({
   notCarried: notCarriedShape.optional(),
   /** Tables that were not published, so that the stream has none of their changes. */
   unpublished: z.array(z.object({ schema: z.string(), name: z.string() })).optional(),
+  /** It was made from another base and its segments, off the source (src/compact). */
+  compacted: z
+    .object({
+      from: z.string(),
+      /** The base that was taken from the source: what the stream does not carry is as it was there. */
+      full: z.object({ id: z.string(), lsn: z.string(), time: z.string() }),
+    })
+    .optional(),
   raw_bytes: z.number(),
   stored_bytes: z.number(),
 })

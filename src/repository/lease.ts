@@ -8,8 +8,9 @@ import type { Repository } from './repository.ts'
 import { readJson, sealedJson } from './sealed-json.ts'
 
 /**
- * Says who is at work in a repository: a restore, so that nothing that it reads is removed; a prune, so that there is
- * one at a time; a copy that reads all of a source (`copy`), or adds to it (`receive`), which no prune does beside it. A lease is renewed for as long as its holder lives. Whether it still does is judged by watching the
+ * Says who is at work in a repository: a restore or a compaction, so that nothing that it reads is removed; a prune, so
+ * that there is one at a time; a copy that reads all of a source (`copy`), or adds to it (`receive`), which no prune does
+ * beside it. A lease is renewed for as long as its holder lives. Whether it still does is judged by watching the
  * lease for a while, and never by comparing clocks, which differ between hosts. Whoever takes a lease away says so in a
  * mark of its own, which the holder finds at its next renewal, and ends.
  */
@@ -17,7 +18,7 @@ const leaseShape = z.object({
   walback: z.literal('lease'),
   format: z.literal(1),
   token: z.string().regex(/^[0-9a-f]{16}$/),
-  purpose: z.enum(['restore', 'prune', 'copy', 'receive']),
+  purpose: z.enum(['restore', 'compact', 'prune', 'copy', 'receive']),
   holder: z.object({ host: z.string(), pid: z.number() }),
   /** By the holder's clock, for people. */
   started: z.string(),

@@ -14,7 +14,7 @@ interface FoldOptions {
   /** Relations that the stream may name, and whose rows are none of ours. */
   readonly ignored: readonly number[]
   /** A table's generated columns: from 18 on the stream may have them, and neither a base nor COPY takes them. */
-  readonly generatedColumns: (oid: number) => ReadonlySet<string>
+  readonly generatedColumns: (sent: RelationMessage) => ReadonlySet<string>
   readonly budget_bytes: number
 }
 
@@ -93,7 +93,7 @@ export class Fold {
   private for(sent: RelationMessage): { readonly form: Form; readonly changes: NetChanges } | undefined {
     const known = this.folded.get(sent.oid)
     if (known?.form.sent === sent) return known
-    const form = formOf(sent, this.options.generatedColumns(sent.oid))
+    const form = formOf(sent, this.options.generatedColumns(sent))
     if (known === undefined) {
       const made = { form, changes: changesFor(form.relation) }
       this.folded.set(sent.oid, made)

@@ -1,4 +1,5 @@
 import { fullXid, isVisible, parseSnapshot } from '../model/snapshot.ts'
+import { formatTime, micros } from '../model/time.ts'
 import type { BaseManifest } from '../repository/base.ts'
 import type { DdlEntry } from '../repository/segment-format.ts'
 import type { Timeline } from '../repository/timeline.ts'
@@ -14,13 +15,14 @@ export interface UnsureDdl extends DdlEntry {
  */
 export function notRestored(base: BaseManifest, timeline: Timeline, unsure: readonly UnsureDdl[]): string[] {
   const { notCarried } = base
+  const since = sinceFull(base)
   const snapshot = parseSnapshot(base.snapshot)
   return [
     ...unsureLines(unsure.filter(({ xid }) => !isVisible(fullXid(BigInt(xid)), snapshot))),
     ...schemaLines(base, timeline),
-    ...unlessNone(notCarried?.unlogged.map(named), (names) => `changes since the base of unlogged tables: ${names}`),
-    ...unlessNone(base.unpublished?.map(named), (names) => `changes since the base of tables not published: ${names}`),
-    ...(base.largeObjects.objects.length > 0 ? ['changes of large objects since the base'] : []),
+    ...unlessNone(notCarried?.unlogged.map(named), (names) => `changes ${since} of unlogged tables: ${names}`),
+    ...unlessNone(base.unpublished?.map(named), (names) => `changes ${since} of tables not published: ${names}`),
+    ...(base.largeObjects.objects.length > 0 ? [`changes of large objects ${since}`] : []),
     ...unlessNone(notCarried?.subscriptions, (names) => `subscriptions: ${names}`),
     ...unlessNone(
       notCarried?.tablespaces,
@@ -31,15 +33,24 @@ export function notRestored(base: BaseManifest, timeline: Timeline, unsure: read
   ]
 }
 
+/** From when on what the stream does not carry is missing: a base that was made off the source knows no more of it. */
+const sinceFull = ({ compacted }: BaseManifest): string =>
+  compacted === undefined
+    ? 'since the base'
+    : `since base ${compacted.full.id} of ${formatTime(micros(BigInt(compacted.full.time)))}`
+
 /** Where the base has no stamp of the catalogs, nobody knows whether the schema has changed since. */
-function schemaLines({ catalog }: BaseManifest, { ddl, allTables, insertsOnly }: Timeline): string[] {
-  const isUnknown = ddl === 'none' && catalog === undefined
+function schemaLines(base: BaseManifest, { ddl, allTables, insertsOnly }: Timeline): string[] {
+  const isUnknown = ddl === 'none' && base.catalog === undefined
   const without = ['changes of the schema since the base: rows of tables that were altered are refused, others missing']
   const unpublished = ['tables made since the base: the publication is a list of those that there were']
   return [
     ...(isUnknown ? without : []),
     ...(isUnknown && !allTables ? unpublished : []),
-    ...unlessNone(insertsOnly.map(named), (names) => `updates and deletes since the base, for want of a key: ${names}`),
+    ...unlessNone(
+      insertsOnly.map(named),
+      (names) => `updates and deletes ${sinceFull(base)}, for want of a key: ${names}`,
+    ),
   ]
 }
 

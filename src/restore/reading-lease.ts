@@ -10,7 +10,14 @@ import type { RestorePlan } from './plan.ts'
 export interface Reading {
   /** Fires when the lease was broken. */
   readonly signal: AbortSignal | undefined
+  /** The lease's; undefined if the store took none, which `note` then says. */
+  readonly token: string | undefined
   readonly note: string | undefined
+}
+
+interface ReadingOptions {
+  readonly purpose?: 'restore' | 'compact'
+  readonly interval_ms?: number | undefined
 }
 
 /**
@@ -21,14 +28,14 @@ export async function underLease<T>(
   repository: Repository,
   plan: RestorePlan,
   work: (reading: Reading) => Promise<T>,
-  options: { readonly interval_ms?: number | undefined } = {},
+  options: ReadingOptions = {},
 ): Promise<T> {
-  const { lease, note } = await take(repository, plan, options.interval_ms)
+  const { lease, note } = await take(repository, plan, options)
   await using _ = lease
   // After the lease is there to be seen: what is still named now is not removed any more.
   await requireNamed(repository, plan)
   try {
-    return await work({ signal: lease?.signal, note })
+    return await work({ signal: lease?.signal, token: lease?.token, note })
   } catch (error) {
     // What was removed under the restore's hands is missing for a reason.
     await lease?.check().catch((broken: unknown) => {
@@ -41,10 +48,10 @@ export async function underLease<T>(
 async function take(
   repository: Repository,
   plan: RestorePlan,
-  interval_ms: number | undefined,
+  { purpose = 'restore', interval_ms }: ReadingOptions,
 ): Promise<{ readonly lease?: Lease; readonly note: string | undefined }> {
   try {
-    const options = { purpose: 'restore' as const, reads: readsOf(plan), ...(interval_ms ? { interval_ms } : {}) }
+    const options = { purpose, reads: readsOf(plan), ...(interval_ms ? { interval_ms } : {}) }
     return { lease: await Lease.take(repository, plan.source, options), note: undefined }
   } catch (error) {
     if (!(error instanceof WalbackError) || error.code !== 'storage') throw error

@@ -71,7 +71,7 @@ export class Replay {
     this.base = new Map(plan.base.tables.map((table) => [table.oid, table]))
     this.fold = new Fold({
       ignored: options.ignored,
-      generatedColumns: (oid) => tables.generatedColumns(oid),
+      generatedColumns: ({ oid }) => tables.generatedColumns(oid),
       budget_bytes: options.memory_bytes,
     })
   }

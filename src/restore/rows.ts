@@ -6,8 +6,8 @@ import { qualified, quoteIdent } from '../model/identifier.ts'
 import { copyIn, copyOut, wholeLines } from '../postgres/copy.ts'
 import { copyOptions } from '../postgres/row-session.ts'
 import type { BaseTable } from '../repository/base.ts'
-import { readContainer } from '../repository/container.ts'
 import type { Repository } from '../repository/repository.ts'
+import { batchBytes, batches, mergedRows, newline } from './merge.ts'
 import { keep, type NetChanges } from './net-changes.ts'
 import { emptyPathSql } from './source-path.ts'
 import type { UnreadableRows } from './unreadable-rows.ts'
@@ -57,18 +57,14 @@ export async function loadTable(
   changes: NetChanges | undefined,
   options: Options,
 ): Promise<RestoredTable> {
-  const pieces = changes?.replacesAll ? [] : table.pieces.filter((piece) => piece.rows > 0)
-  if (changes === undefined && pieces.length === 0) return { table, expected: new RowHash() }
+  if (changes === undefined && table.rows === 0) return { table, expected: new RowHash() }
   const expected = changes ? new RowHash() : RowHash.from(table.rows, table.hash)
   async function* merged(): AsyncGenerator<Buffer> {
-    for (const piece of pieces) {
-      for await (const part of readContainer(repository.storage, { ...piece, kind: 'rows' }, options.signal)) {
-        if (part.kind !== 'block') continue
-        options.onBytes?.(part.raw.length)
-        yield changes ? absorb(part.raw, changes, expected) : part.raw
-      }
+    const merging = { ...options, mayLack: options.unreadable.areMissing }
+    for await (const lines of mergedRows(repository, table, changes, merging)) {
+      if (changes) expected.addLines(lines)
+      yield lines
     }
-    if (changes) yield* batches(changes.rest(options.unreadable.areMissing), expected)
   }
   const loaded = await fill(client, { table, expected }, merged(), options)
   if (loaded !== expected.rows) {
@@ -110,8 +106,12 @@ export async function applyToTable(
       : await removeByText(client, known, changes, options)
   }
   function* lines(): Generator<Buffer> {
-    yield* batches(refilled, expected)
-    yield* batches(changes.rest(options.unreadable.areMissing), expected)
+    for (const batch of [batches(refilled), batches(changes.rest(options.unreadable.areMissing))]) {
+      for (const rows of batch) {
+        expected.addLines(rows)
+        yield rows
+      }
+    }
   }
   await fill(client, known, lines(), options)
 }
@@ -214,47 +214,4 @@ async function* linesOf(chunks: AsyncIterable<Buffer>): AsyncGenerator<{ text: B
       start = end + 1
     }
   }
-}
-
-const newline = 10
-const batchBytes = 256 * 1024
-
-/** A block of base rows as it is after the changes. Runs of rows that stay are copied as one. */
-function absorb(text: Buffer, changes: NetChanges, expected: RowHash): Buffer {
-  const parts: Buffer[] = []
-  let kept = 0
-  for (let start = 0; start < text.length; ) {
-    const end = text.indexOf(newline, start)
-    const becomes = changes.absorb(text, start, end)
-    if (becomes === keep) expected.add(text, start, end)
-    else {
-      parts.push(text.subarray(kept, start))
-      kept = end + 1
-      if (becomes) {
-        expected.add(becomes, 0, becomes.length)
-        parts.push(becomes, newlineBytes)
-      }
-    }
-    start = end + 1
-  }
-  if (kept === 0) return text
-  parts.push(text.subarray(kept))
-  return Buffer.concat(parts)
-}
-
-const newlineBytes = Buffer.from('\n')
-
-function* batches(lines: Iterable<Buffer>, expected: RowHash): Generator<Buffer> {
-  let parts: Buffer[] = []
-  let length = 0
-  for (const line of lines) {
-    expected.add(line, 0, line.length)
-    parts.push(line, newlineBytes)
-    length += line.length + 1
-    if (length < batchBytes) continue
-    yield Buffer.concat(parts)
-    parts = []
-    length = 0
-  }
-  if (length > 0) yield Buffer.concat(parts)
 }

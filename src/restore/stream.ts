@@ -41,10 +41,15 @@ export type Change =
 export async function* readChanges(
   repository: Repository,
   plan: RestorePlan,
-  options: { readonly signal?: AbortSignal | undefined; readonly onBytes?: (stored: number) => void } = {},
+  options: {
+    readonly signal?: AbortSignal | undefined
+    readonly onBytes?: (stored: number) => void
+    /** Of the transactions that are kept only those that it sees. */
+    readonly seenBy?: Snapshot
+  } = {},
 ): AsyncGenerator<Iterable<Change>> {
   yield* passOf(repository, plan.earlier, new TransactionFilter(plan, earlierTables(plan)), options)
-  yield* passOf(repository, plan.segments, new TransactionFilter(plan, laterChanges(plan)), options)
+  yield* passOf(repository, plan.segments, new TransactionFilter(plan, laterChanges(plan, options.seenBy)), options)
 }
 
 async function* passOf(
@@ -103,9 +108,11 @@ interface Wanted {
 }
 
 /** What is kept and the base's snapshot does not see. */
-function laterChanges({ base, cut }: RestorePlan): Wanted {
+function laterChanges({ base, cut }: RestorePlan, seenBy: Snapshot | undefined): Wanted {
   const snapshot = parseSnapshot(base.snapshot)
-  return { tables: (xid, end) => (end <= cut && !isVisible(xid, snapshot) ? 'all' : 'none') }
+  const isKept = (xid: FullXid, end: Lsn): boolean =>
+    end <= cut && !isVisible(xid, snapshot) && (seenBy === undefined || isVisible(xid, seenBy))
+  return { tables: (xid, end) => (isKept(xid, end) ? 'all' : 'none') }
 }
 
 /** What the base's snapshot sees, and that which a table was read under did not. */

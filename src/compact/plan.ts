@@ -1,0 +1,104 @@
+import { formatLsn, parseLsn } from '../model/lsn.ts'
+import { fullXid, isVisible, parseSnapshot } from '../model/snapshot.ts'
+import type { RecoveryTarget } from '../model/target.ts'
+import type { BaseManifest } from '../repository/base.ts'
+import type { Repository } from '../repository/repository.ts'
+import type { TransactionEntry } from '../repository/segment-format.ts'
+import { readAhead } from '../repository/segments.ts'
+import { planRestore, type RestorePlan } from '../restore/plan.ts'
+import { type SequencePosition, type SequenceSample, sequencePositions } from '../restore/sequences.ts'
+
+/** What a compaction will make. Made without touching anything. */
+export interface CompactionPlan {
+  readonly base: BaseManifest
+  /** Undefined: nothing after the base can be taken in. */
+  readonly end: CompactionEnd | undefined
+  /** What it cannot go past, though the target lies after it. */
+  readonly stop: Stop | undefined
+}
+
+/** The moment of the new base: that of a heartbeat, whose snapshot says which transactions a base taken then would hold. */
+export interface CompactionEnd {
+  /** The restore to that moment, whose rows are the new base's. */
+  readonly plan: RestorePlan
+  readonly snapshot: string
+  /** Microseconds since 1970, by the server's clock. */
+  readonly time: string
+  readonly sequences: readonly SequencePosition[]
+}
+
+/** A change of the schema: what it makes of tables and rows only a server can tell. */
+export interface Stop {
+  /** The command, if the stream tells of it. */
+  readonly command: { readonly tag: string; readonly object: string | null; readonly xid: string } | undefined
+  /** The server's time of the commit, or of the heartbeat that found the catalogs changed. */
+  readonly time: string
+  readonly lsn: string
+}
+
+/**
+ * Chooses where a compaction ends: at the last heartbeat up to the target before which the schema was not changed. The
+ * catalogs' stamps say so, whether or not the stream tells of changes.
+ */
+export async function planCompaction(
+  repository: Repository,
+  source: string,
+  target: RecoveryTarget,
+  options: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<CompactionPlan> {
+  const reach = await planRestore(repository, source, target, options)
+  const { base } = reach
+  const { last, samples, stop } = await search(repository, reach, options.signal)
+  if (last?.heartbeat === undefined) return { base, end: undefined, stop }
+  const plan = await planRestore(repository, source, { kind: 'lsn', lsn: parseLsn(last.end) }, options)
+  const { snapshot } = last.heartbeat
+  const sequences = sequencePositions(base.sequences, samples, parseLsn(base.lsn))
+  return { base, end: { plan, snapshot, time: last.time, sequences }, stop }
+}
+
+interface Found {
+  readonly last: TransactionEntry | undefined
+  /** Of sequences, up to that heartbeat. */
+  readonly samples: readonly SequenceSample[]
+  readonly stop: Stop | undefined
+}
+
+async function search(
+  repository: Repository,
+  { base, segments, cut }: RestorePlan,
+  signal: AbortSignal | undefined,
+): Promise<Found> {
+  const samples: SequenceSample[] = []
+  let [last, told]: [TransactionEntry | undefined, number] = [undefined, 0]
+  const found = (stop?: Stop): Found => ({ last, samples: samples.slice(0, told), stop })
+  for await (const { summary, damage } of readAhead(repository, segments, signal)) {
+    if (summary === undefined) throw damage
+    for (const entry of summary.trailer.transactions) {
+      if (parseLsn(entry.end) > cut) return found()
+      const stop = stopAt(entry, base)
+      if (stop !== undefined) return found(stop)
+      const { heartbeat } = entry
+      if (!isAfter(heartbeat, base)) continue
+      samples.push({ from: parseLsn(heartbeat.from), values: heartbeat.sequences })
+      // One without a stamp does not say whether the schema is the base's.
+      if (heartbeat.catalog !== undefined) [last, told] = [entry, samples.length]
+    }
+  }
+  return found()
+}
+
+type Heartbeat = NonNullable<TransactionEntry['heartbeat']>
+
+/** Whether a heartbeat looked at the catalogs after the base did. */
+const isAfter = (heartbeat: Heartbeat | undefined, base: BaseManifest): heartbeat is Heartbeat =>
+  heartbeat !== undefined && parseLsn(heartbeat.from) >= parseLsn(base.lsn)
+
+function stopAt(entry: TransactionEntry, base: BaseManifest): Stop | undefined {
+  const { ddl, heartbeat, xid, time, end } = entry
+  const at = { time, lsn: formatLsn(parseLsn(end)) }
+  const [command] = ddl ?? []
+  if (command && !isVisible(fullXid(BigInt(xid)), parseSnapshot(base.snapshot)))
+    return { command: { tag: command.tag, object: command.object, xid }, ...at }
+  const isOther = isAfter(heartbeat, base) && heartbeat.catalog !== undefined && heartbeat.catalog !== base.catalog
+  return isOther ? { command: undefined, ...at } : undefined
+}
