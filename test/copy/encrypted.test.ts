@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { copySource } from '../../src/copy/copy.ts'
+import { RequiredCopy } from '../../src/copy/required.ts'
 import { findTarget, openTarget } from '../../src/copy/target.ts'
 import { formatLsn } from '../../src/model/lsn.ts'
 import type { Credential } from '../../src/repository/credential.ts'
@@ -8,6 +9,7 @@ import { addRecipient, dropRecipient, rotateKey } from '../../src/repository/key
 import { makeRecipient } from '../../src/repository/recipients.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import type { RepositoryKey } from '../../src/repository/repository-key.ts'
+import { readHead } from '../../src/repository/segments.ts'
 import { isDamage } from '../../src/verify/finding.ts'
 import { verifySource } from '../../src/verify/verify.ts'
 import { MemoryStorage } from '../repository/memory-storage.ts'
@@ -156,6 +158,25 @@ describe('a copy of an encrypted repository', () => {
       exit: 22,
       message: expect.stringMatching(/is encrypted, and memory: is not/),
     })
+  })
+
+  it('is kept level by an agent whose key only writes', async () => {
+    const near = await sealed()
+    const { archive } = near
+    const [from, full, far] = [await near.open(agent), await near.open(owner), new MemoryStorage()]
+    const copy = new RequiredCopy(from, far)
+    const { signal } = new AbortController()
+    await copy.level(archive.timeline, await readHead(from, archive.timeline), signal)
+    const before = new Set(archive.storage.objects.keys())
+    await archive.segment({ commits: 1, hours: 1, parts: 2 })
+    for (const [key, bytes] of archive.storage.objects) if (!before.has(key)) await add(full, key, bytes)
+    await copy.add(archive.timeline, archive.segments.at(-1) as never, signal)
+    await copy.level(archive.timeline, await readHead(from, archive.timeline), signal)
+    const stream = [...far.objects.keys()].filter((key) => /wb[sp]$/.test(key)).sort()
+    expect(stream).toEqual(
+      archive.segments.flatMap(({ key, trailer }) => [key, ...trailer.parts.map((part) => part.key)]).sort(),
+    )
+    for (const key of stream) expect(far.objects.get(key)).toEqual(near.storage.objects.get(key))
   })
 
   it('that dies while it makes the target leaves one that the next goes on with', async () => {

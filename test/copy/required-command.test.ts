@@ -49,5 +49,23 @@ it('backups have what is required in both places, and confirm nothing while one 
   expect(there).toEqual(here2)
   expect((await run('status')).stdout).toMatch(/copy +\S*far: has all of the stream/)
   expect(await run('verify')).toMatchObject({ exit: 0 })
+
+  // The first is lost, and the other takes its place.
+  await rm(path.join(place.path, 'near'), { recursive: true })
+  await writeFile(
+    path.join(place.path, 'walback.yaml'),
+    `version: 1\nrepositories: [far]\nsources: { app: { url: ${app} } }\n`,
+  )
+  await sql(
+    app,
+    `INSERT INTO t (what) VALUES ('three')`,
+    'COMMENT ON PUBLICATION walback_app IS NULL',
+    'COMMENT ON PUBLICATION walback_app_inserts IS NULL',
+  )
+  expect(await run('init')).toMatchObject({ exit: 0, stderr: expect.stringContaining('note at publication') })
+  expect(await run('backup', '--incremental')).toMatchObject({ exit: 0 })
+  const after = JSON.parse((await run('check', '--json')).stdout)
+  expect(after).toMatchObject({ errors: 0, canary: { state: 'back' } })
+  expect(JSON.parse((await run('list', '--json')).stdout)).toMatchObject({ gaps: [], windows: [{}] })
   expect(await run('uninstall', '--yes')).toMatchObject({ exit: 0 })
 }, 180_000)

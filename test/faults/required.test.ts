@@ -17,7 +17,7 @@ import { openStorage } from '../../src/storage/open.ts'
 import type { Storage } from '../../src/storage/storage.ts'
 import { startAgent } from '../support/agent-process.ts'
 import { StallingStorage } from '../support/faults.ts'
-import { openArchive, type TestArchive } from '../support/walback.ts'
+import { archiveAt, openArchive, type TestArchive } from '../support/walback.ts'
 import { createPgbench, runPgbench } from '../support/workload.ts'
 import { proveLatest, sql, transactionsOf, watchSlot } from './proof.ts'
 
@@ -29,12 +29,12 @@ interface Far extends AsyncDisposable {
 }
 
 /** A required repository, and the archive as it is seen there. */
-async function farOf(archive: TestArchive): Promise<Far> {
+async function farOf({ source }: TestArchive, url: string): Promise<Far> {
   const folder = await mkdtemp(join(tmpdir(), 'walback-far-'))
   const repository = await Repository.create(openStorage(folder))
   return {
     folder,
-    archive: { ...archive, repository },
+    archive: archiveAt(url, { folder, repository, source }),
     [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
   }
 }
@@ -98,7 +98,7 @@ it.each(modes)(
     await archive.base()
     await archive.catchUp()
     const begun = await headOf(archive)
-    await using far = await farOf(archive)
+    await using far = await farOf(archive, url)
     const storage = new StallingStorage(far.archive.repository.storage)
     const capture = supervised(archive, storage)
     const ending = new AbortController()
@@ -138,7 +138,7 @@ it('an agent that is killed between the two puts has the second done before it c
   await using archive = await openArchive(url)
   await archive.base()
   await archive.catchUp()
-  await using far = await farOf(archive)
+  await using far = await farOf(archive, url)
   const place = { url, repository: archive.folder, required: far.folder, source: 'app', ...stream }
   let round = 0
   for (const ending of ['kill', 'stop'] as const) {
@@ -168,4 +168,13 @@ it('an agent that is killed between the two puts has the second done before it c
   await archive.catchUp({ required: [new RequiredCopy(archive.repository, openStorage(far.folder))] })
   await expectEqual(archive, far.archive)
   await proveLatest(archive, url)
+
+  // The first is lost, and the required one takes its place: capture goes on where it was.
+  await sql(url, `insert into t (what) values ('the first repository is lost')`)
+  await rm(archive.folder, { recursive: true })
+  await using other = startAgent({ ...place, repository: far.folder, required: undefined })
+  await other.logged(/^capturing$/)
+  expect(await other.stop()).toBe(0)
+  await far.archive.catchUp()
+  await proveLatest(far.archive, url)
 })

@@ -9,7 +9,7 @@ export interface AgentSetting {
   readonly url: string
   readonly repository: string
   /** Another repository that has to have what is confirmed. SIGUSR2 then stalls this one. */
-  readonly required?: string
+  readonly required?: string | undefined
   readonly source: string
   readonly segmentBytes: number
   readonly segmentAge_ms: number

@@ -65,7 +65,8 @@ export async function openArchive(url: string, source = 'app'): Promise<TestArch
 
 type Place = Pick<TestArchive, 'folder' | 'repository' | 'source'>
 
-function archiveAt(url: string, place: Place): TestArchive {
+/** An archive that is there, of the source at this URL. */
+export function archiveAt(url: string, place: Place): TestArchive {
   const { folder, repository, source } = place
   const conninfo = resolveConninfo(url, {})
   let restores = 0
