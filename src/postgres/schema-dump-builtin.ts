@@ -5,6 +5,7 @@ import { throwIfAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { connect } from './connect.ts'
 import type { Conninfo } from './conninfo.ts'
+import { dumpSettings } from './schema-dump-environment.ts'
 import { MessageBoundaries, message } from './schema-dump-wire.ts'
 import type { WorkerInput, WorkerOutput } from './schema-dump-worker.ts'
 
@@ -27,7 +28,7 @@ export async function runBuiltinPgDump(
   const { signal } = options
   const client = await connect(conninfo, {
     application: 'walback schema',
-    settings: { idle_session_timeout: '0' },
+    settings: { ...dumpSettings, idle_session_timeout: '0' },
     ...(signal && { signal }),
   })
   const abort = (): void => void client.connection.stream.destroy()
