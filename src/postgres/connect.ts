@@ -144,7 +144,7 @@ async function passwordFor(conninfo: Conninfo, server: Server): Promise<string> 
  * The `options` of the startup message: a command line, split at white space, in which a backslash escapes the next character
  * (pg_split_opts in src/backend/utils/init/postinit.c).
  */
-function startupOptions(given: string | undefined, settings: Readonly<Record<string, string>> = {}): string {
+export function startupOptions(given: string | undefined, settings: Readonly<Record<string, string>> = {}): string {
   const words = Object.entries(settings).map(([name, value]) => {
     assert(/^[a-z_][\w.]*$/i.test(name), `${JSON.stringify(name)} is not the name of a setting`)
     return `-c ${name}=${value.replace(/[ \t\n\r\v\f\\]/g, '\\$&')}`

@@ -5,6 +5,7 @@ import { throwIfAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { connect } from './connect.ts'
 import type { Conninfo } from './conninfo.ts'
+import { dumpSettings } from './schema-dump-environment.ts'
 import { MessageBoundaries, message } from './schema-dump-wire.ts'
 import type { WorkerInput, WorkerOutput } from './schema-dump-worker.ts'
 
@@ -27,7 +28,7 @@ export async function runBuiltinPgDump(
   const { signal } = options
   const client = await connect(conninfo, {
     application: 'walback schema',
-    settings: { idle_session_timeout: '0' },
+    settings: { ...dumpSettings, idle_session_timeout: '0' },
     ...(signal && { signal }),
   })
   const abort = (): void => void client.connection.stream.destroy()
@@ -81,8 +82,8 @@ class SocketLoan {
   readonly #socket: Socket
   readonly #listeners: ((bytes: Buffer) => void)[]
   readonly #boundaries = new MessageBoundaries()
-  #answer: Buffer[] = []
-  #waiting: { resolve: (answer: Buffer) => void; reject: (error: Error) => void } | undefined
+  readonly #answer: Buffer[] = []
+  #waiting: { resolve: (answer: Uint8Array<ArrayBuffer>) => void; reject: (error: Error) => void } | undefined
 
   constructor(client: pg.Client) {
     this.#socket = client.connection.stream as Socket
@@ -92,8 +93,8 @@ class SocketLoan {
     this.#socket.on('close', this.#onClose)
   }
 
-  /** Sends whole messages; gives the answer up to where the client is to speak again. */
-  ask(bytes: Uint8Array): Promise<Buffer> {
+  /** Sends whole messages; gives the answer up to where the client is to speak again, in memory of its own. */
+  ask(bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject }
       if (this.#socket.destroyed) this.#onClose()
@@ -106,8 +107,12 @@ class SocketLoan {
     const ended = this.#boundaries.push(bytes)
     // A notice or a changed setting outside an answer waits here for the next one, as it would in libpq's buffer.
     if (!this.#boundaries.atBoundary || !endsAnswer(ended.at(-1))) return
-    const answer = Buffer.concat(this.#answer)
-    this.#answer = []
+    const answer = new Uint8Array(this.#answer.reduce((sum, part) => sum + part.length, 0))
+    let at = 0
+    for (const part of this.#answer.splice(0)) {
+      answer.set(part, at)
+      at += part.length
+    }
     this.#waiting?.resolve(answer)
     this.#waiting = undefined
   }
@@ -139,9 +144,10 @@ async function runWorker(
   const sent = new Int32Array(new SharedArrayBuffer(4))
   const workerData: WorkerInput = { ...input, replies: workerReplies, sent }
   const worker = startWorker(workerData)
-  const reply = (bytes: Buffer): void => {
+  const reply = (bytes: Uint8Array<ArrayBuffer>): void => {
     refuseLossyDefinitions(bytes)
-    replies.postMessage(bytes)
+    // Handed over and not copied: of many tables an answer has tens of megabytes.
+    replies.postMessage(bytes, [bytes.buffer])
     Atomics.add(sent, 0, 1)
     Atomics.notify(sent, 0)
   }
@@ -188,9 +194,18 @@ function typescriptLoader(): string {
  * The package drops every line that begins with `\restrict` or `\unrestrict`, to rid the dump of psql's commands. Such a
  * line in a function's body would be lost without a word, so it is refused.
  */
-function refuseLossyDefinitions(answer: Buffer): void {
-  if (!/[\n\r\u2028\u2029]\\(?:un)?restrict\b/i.test(answer.toString('utf8'))) return
-  throw new WalbackError('database', 'a definition in this database has a line that begins with \\restrict', {
-    hint: 'the built-in pg_dump would lose that line: install the PostgreSQL client programs (pg_dump) on this machine',
-  })
+function refuseLossyDefinitions({ buffer }: Uint8Array<ArrayBuffer>): void {
+  const answer = Buffer.from(buffer)
+  // Piece by piece, each with so much of the next that what begins in it is seen whole; as bytes, so that none is cut.
+  for (let at = 0; at < answer.length; at += pieceBytes) {
+    const found = lossyLine.exec(answer.toString('latin1', at, at + pieceBytes + 32))
+    if (found === null || found.index >= pieceBytes) continue
+    throw new WalbackError('database', 'a definition in this database has a line that begins with \\restrict', {
+      hint: 'the built-in pg_dump would lose that line: install the PostgreSQL client programs (pg_dump) on this machine',
+    })
+  }
 }
+
+const pieceBytes = 1 << 20
+/** A line ends in what JavaScript ends one by, U+2028 and U+2029 too. */
+const lossyLine = /(?:[\n\r]|\xe2\x80[\xa8\xa9])\\(?:un)?restrict\b/i
