@@ -15,7 +15,7 @@ import { MemoryStorage } from '../repository/memory-storage.ts'
 import { DyingProcess } from '../support/dying-process.ts'
 import { StallingStorage } from '../support/faults.ts'
 import { differences, fingerprint } from '../support/fingerprint.ts'
-import { majors, packageOf } from '../support/majors.ts'
+import { oneOrBoth, packageOf } from '../support/majors.ts'
 import { openArchive, ourObjects, type TestArchive } from '../support/walback.ts'
 import { createNasty, createPgbench, runNasty, runPgbench } from '../support/workload.ts'
 
@@ -76,7 +76,7 @@ async function expectLatest(archive: TestArchive, url: string): Promise<void> {
   })
 }
 
-describe.each(majors)('a base that is made from another and the stream (%i)', (major) => {
+describe.each(oneOrBoth(14))('a base that is made from another and the stream (%i)', (major) => {
   it('has the rows that one taken there has, also when changes are taken in little by little', async () => {
     const { url, archive } = await source(major)
     const full = await archive.base()

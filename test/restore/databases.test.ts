@@ -6,9 +6,10 @@ import { takeBase } from '../../src/backup/base-backup.ts'
 import { requireTimeline } from '../../src/capture/session.ts'
 import { resolveConninfo } from '../../src/postgres/conninfo.ts'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
+import { oneOrBoth } from '../support/majors.ts'
 import { once, packages, Subject } from './round-trip.ts'
 
-describe.each([14, 18] as const)('databases on %i', (major) => {
+describe.each(oneOrBoth(14))('databases on %i', (major) => {
   let server: EmbeddedServer
   let extensions: string
   beforeAll(async () => {
