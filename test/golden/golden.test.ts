@@ -20,6 +20,13 @@ const golden = (await readdir(import.meta.dirname, { withFileTypes: true }))
   .map(({ name }) => name)
 const at = (name: string): string => path.join(import.meta.dirname, name)
 
+/** An encrypted one has its passphrase beside it. */
+async function openGolden(name: string): Promise<Repository> {
+  const passphrase = await readFile(path.join(at(name), 'passphrase'), 'utf8').catch(() => undefined)
+  const access = passphrase === undefined ? undefined : { credential: { kind: 'passphrase', passphrase } as const }
+  return await Repository.open(openStorage(path.join(at(name), 'repository')), access)
+}
+
 let server: EmbeddedServer
 let place: Folder
 
@@ -35,7 +42,7 @@ afterAll(async () => {
 
 describe.each(golden)('the golden repository %s', (name) => {
   it('is sound', async () => {
-    const repository = await Repository.open(openStorage(path.join(at(name), 'repository')))
+    const repository = await openGolden(name)
     const report = await verifySource(repository, 'app', { subset: whole, isRecorded: false })
     expect(report.findings).toEqual([])
     expect(report.read_bytes).toBeGreaterThan(10_000)
@@ -43,7 +50,7 @@ describe.each(golden)('the golden repository %s', (name) => {
 
   it('gives back what the database held at each of its moments', async () => {
     const targets = JSON.parse(await readFile(path.join(at(name), 'expected.json'), 'utf8')) as GoldenTarget[]
-    const repository = await Repository.open(openStorage(path.join(at(name), 'repository')))
+    const repository = await openGolden(name)
     const conninfo = resolveConninfo(server.url(), {})
     for (const [place, { what, lsn, content }] of targets.entries()) {
       const isLast = place === targets.length - 1

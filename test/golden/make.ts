@@ -2,20 +2,24 @@
  * Makes a golden repository: a small one, as this version of walback writes it, from a real server. What is checked in
  * beside this script was made by it and is never made anew: it shows that later versions read what earlier ones wrote.
  * A format, or a release that writes something new, gets one of its own.
- *   npx tsx test/golden/make.ts NAME
+ *   npx tsx test/golden/make.ts NAME [PASSPHRASE]
+ * With a passphrase it is encrypted, and has a base that was made from another.
  */
 import { cp, mkdir, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { WalbackError } from '../../src/base/errors.ts'
 import { emit } from '../../src/capture/heartbeat.ts'
 import { setUp } from '../../src/capture/setup.ts'
+import { compact } from '../../src/compact/compact.ts'
+import { planCompaction } from '../../src/compact/plan.ts'
 import { startEmbedded } from '../../src/postgres/embedded.ts'
 import { once, open } from '../restore/round-trip.ts'
 import { openArchive } from '../support/walback.ts'
 import { contentSql, type GoldenTarget } from './content.ts'
 
-const name = process.argv[2]
-if (name === undefined || !/^[a-z0-9.-]+$/.test(name)) throw new Error('usage: npx tsx test/golden/make.ts NAME')
+const [name, passphrase] = process.argv.slice(2)
+if (name === undefined || !/^[a-z0-9.-]+$/.test(name))
+  throw new Error('usage: npx tsx test/golden/make.ts NAME [PASSPHRASE]')
 const to = path.join(import.meta.dirname, name)
 await mkdir(to)
 
@@ -29,7 +33,8 @@ await once(url, `create table log (line text)`)
 await once(url, `insert into orders (customer, placed) values ('Ada', '2026-11-01 10:00Z'), ('Bo\\t', null)`)
 await once(url, `insert into lines values (1, 'tea', 3.20), (1, 'tea', 3.20), (2, null, 0)`)
 
-await using archive = await openArchive(url)
+const credential = passphrase === undefined ? undefined : ({ kind: 'passphrase', passphrase } as const)
+await using archive = await openArchive(url, 'app', credential)
 const targets: GoldenTarget[] = []
 const note = async (what: string, ...statements: string[]): Promise<void> => {
   for (const statement of statements) await once(url, statement)
@@ -51,6 +56,14 @@ await setUp(client, archive.repository, { source: 'app', replicaIdentity: 'full'
 await client.end()
 await archive.base()
 await note('a second timeline', `insert into orders (customer) values ('Cy')`)
+
+if (passphrase !== undefined) {
+  const { end } = await planCompaction(archive.repository, 'app', { kind: 'latest' })
+  if (end === undefined) throw new Error('there is no heartbeat to compact to')
+  await compact(archive.repository, end, { jobs: 1 })
+  await note('after a compaction', `update orders set note = 'late' where customer = 'Cy'`)
+  await writeFile(path.join(to, 'passphrase'), passphrase)
+}
 
 await cp(archive.folder, path.join(to, 'repository'), { recursive: true })
 await writeFile(path.join(to, 'expected.json'), `${JSON.stringify(targets, null, 2)}\n`)

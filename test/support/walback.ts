@@ -16,6 +16,8 @@ import type { RecoveryTarget } from '../../src/model/target.ts'
 import { type Conninfo, resolveConninfo } from '../../src/postgres/conninfo.ts'
 import { askServerHistory } from '../../src/postgres/server-history.ts'
 import type { BaseManifest } from '../../src/repository/base.ts'
+import type { Credential } from '../../src/repository/credential.ts'
+import { makeRecipient, type NewRecipient } from '../../src/repository/recipients.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import type { TransactionEntry } from '../../src/repository/segment-format.ts'
 import { planRestore, type RestorePlan } from '../../src/restore/plan.ts'
@@ -49,9 +51,16 @@ export interface TestArchive extends AsyncDisposable {
 
 const quick = { segmentBytes: 1 << 20, segmentAge_ms: 300, heartbeat_ms: 1000 }
 
-export async function openArchive(url: string, source = 'app'): Promise<TestArchive> {
+/** `credential`: the archive is an encrypted one, which that opens. */
+export async function openArchive(
+  url: string,
+  source = 'app',
+  credential?: NewRecipient & Credential,
+): Promise<TestArchive> {
   const folder = await mkdtemp(join(tmpdir(), 'walback-test-'))
-  const repository = await Repository.create(openStorage(folder))
+  const storage = openStorage(folder)
+  if (credential) await Repository.createEncrypted(storage, [await makeRecipient(credential, 'owner', 'full')])
+  const repository = await Repository.create(storage, credential && { credential })
   const client = new pg.Client({ connectionString: url })
   await client.connect()
   try {
