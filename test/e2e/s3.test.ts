@@ -1,3 +1,6 @@
+import { randomBytes } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
+import path from 'node:path'
 import { expect, it } from 'vitest'
 import { startEmbedded } from '../../src/postgres/embedded.ts'
 import { finished, folder, here, type RunOptions, sql, start, succeed } from '../cli/walback.ts'
@@ -14,12 +17,15 @@ async function done(args: readonly string[], options: RunOptions): Promise<void>
   expect(ran.exit, ran.stderr).toBe(0)
 }
 
-it.each(['honoured', 'ignored'] as const)(
-  'a database is protected by a bucket (conditional writes %s), over a kill of the agent',
+it.each([
+  { conditional: 'honoured', encrypt: ['--encrypt'] },
+  { conditional: 'ignored', encrypt: [] },
+] as const)(
+  'a database is protected by a bucket (conditional writes $conditional), over a kill of the agent $encrypt',
   {
     timeout: 300_000,
   },
-  async (conditional) => {
+  async ({ conditional, encrypt }) => {
     await using server = await startEmbedded()
     await using place = await folder()
     await using proxy = await S3Proxy.start()
@@ -34,8 +40,10 @@ it.each(['honoured', 'ignored'] as const)(
       'CREATE TABLE journal (line text)',
       `INSERT INTO orders (note) SELECT 'order ' || n FROM generate_series(1, 5000) n`,
     )
-    const options = { cwd: place.path, env: login }
-    const init = await succeed(['init', '--db', app, '--repo', repository], options)
+    await writeFile(path.join(place.path, 'key'), randomBytes(32).toString('base64'))
+    const key = encrypt.length > 0 ? { WALBACK_KEY_FILE: path.join(place.path, 'key') } : {}
+    const options = { cwd: place.path, env: { ...login, ...key } }
+    const init = await succeed(['init', '--db', app, '--repo', repository, ...encrypt], options)
     expect(init.stderr).not.toMatch(/NodeVersionSupportWarning|not-to-be-shown/)
     await done(['backup', '--full'], options)
 
@@ -58,6 +66,11 @@ it.each(['honoured', 'ignored'] as const)(
     await sql(app, `DELETE FROM orders WHERE id % 5 = 0`, `INSERT INTO journal VALUES ('after the kill')`)
     const golden = await fingerprint(app)
     await done(['backup', '--incremental'], options)
+    await done(['compact'], options)
+    await done(['prune', '--keep-last', '1', '--yes'], options)
+    const list = await succeed(['list', '--json'], options)
+    expect(JSON.parse(list.stdout).bases).toMatchObject([{ made_from: expect.any(String) }])
+    await done(['verify'], options)
     await done(['restore', '--to', 'latest', '--into', 'back', '--yes'], options)
     expect(differences(golden, await fingerprint(server.url('back')), ourObjects)).toEqual([])
   },
