@@ -5,7 +5,7 @@ import {
   messageOf,
   publishing,
   type Repository,
-  readManifests,
+  readBaseHeads,
   requireTimeline,
   sleep,
   type Timeline,
@@ -83,8 +83,8 @@ export class BaseKeeper {
   private async takeIfNeeded(): Promise<void> {
     const { repository, source, log } = this.options
     const timeline = await requireTimeline(repository, source)
-    const manifests = await readManifests(repository, source)
-    const isFirst = !manifests.some((manifest) => manifest.timeline === timeline.id)
+    const bases = await readBaseHeads(repository, source)
+    const isFirst = !bases.some((base) => base.timeline === timeline.id)
     if (isFirst) {
       log.info({ source, timeline: timeline.id }, 'taking the first base backup of this timeline')
       await this.take(timeline)
