@@ -5,7 +5,7 @@ import {
   messageOf,
   publishing,
   type Repository,
-  readManifests,
+  readBaseHeads,
   requireTimeline,
   sleep,
   type Timeline,
@@ -83,8 +83,8 @@ export class BaseKeeper {
   private async takeIfNeeded(): Promise<void> {
     const { repository, source, log } = this.options
     const timeline = await requireTimeline(repository, source)
-    const manifests = await readManifests(repository, source)
-    const isFirst = !manifests.some((manifest) => manifest.timeline === timeline.id)
+    const bases = await readBaseHeads(repository, source)
+    const isFirst = !bases.some((base) => base.timeline === timeline.id)
     if (isFirst) {
       log.info({ source, timeline: timeline.id }, 'taking the first base backup of this timeline')
       await this.take(timeline)
@@ -105,6 +105,12 @@ export class BaseKeeper {
   }
 
   private async take(timeline: Timeline): Promise<void> {
+    // Apart, so that the new manifest, large where tables are many, is let go before the archive is read again.
+    await this.takeBase(timeline)
+    await this.options.onBase()
+  }
+
+  private async takeBase(timeline: Timeline): Promise<void> {
     const { conninfo, repository, source, log, events } = this.options
     const { signal } = this.stop
     const base = await takeBase(conninfo, repository, timeline, {
@@ -141,6 +147,5 @@ export class BaseKeeper {
     events.clear('base-failed', { message: 'a base backup was taken', facts: { base: base.id } })
     events.clear('archive-damaged', { message: 'a base backup opens a new window', facts: { base: base.id } })
     events.clear('gap', { message: `what commits from now on can be restored again, on timeline ${timeline.id}` })
-    await this.options.onBase()
   }
 }

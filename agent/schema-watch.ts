@@ -1,10 +1,10 @@
 import type { Logger } from 'pino'
 import {
-  type BaseManifest,
+  type BaseHead,
   type Lsn,
   parseLsn,
   type Repository,
-  readManifests,
+  readBaseHeads,
   requireTimeline,
   type SegmentSummary,
   scanSegments,
@@ -32,7 +32,7 @@ export interface SchemaWatchOptions {
 export class SchemaWatch {
   private readonly options: SchemaWatchOptions
   private readonly stop = new AbortController()
-  private base: BaseManifest | undefined
+  private base: BaseHead | undefined
   private changes = new UnseenChanges([])
   /** Where the last segment that was looked through ends. */
   private end: Lsn | undefined
@@ -124,7 +124,7 @@ export class SchemaWatch {
     const { repository, source } = this.options
     const { signal } = this.stop
     const timeline = await requireTimeline(repository, source)
-    const bases = await readManifests(repository, source, signal)
+    const bases = await readBaseHeads(repository, source, signal)
     this.base = bases.findLast((base) => base.timeline === timeline.id)
     this.changes = new UnseenChanges(this.base ? [this.base] : [])
     this.end = undefined

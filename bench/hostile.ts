@@ -158,9 +158,14 @@ async function measure(name: string, hostile: Hostile): Promise<void> {
   const client = await connected(url)
   await hostile.before(client)
   await toEnd(['init', '--no-config'], url, folder)
+  const agentStarted = performance.now()
   const agent = walback(['agent'], url, folder)
   try {
-    while (!hasBase(folder)) await delay(50)
+    while (!hasBase(folder)) {
+      if (agent.exitCode !== null) throw new Error('the agent has ended')
+      await delay(50)
+    }
+    const base_s = (performance.now() - agentStarted) / 1000
     const basePeak = peak_mib(agent)
     // From here on the peak is of what comes now (proc(5), clear_refs).
     writeFileSync(`/proc/${agent.pid}/clear_refs`, '5')
@@ -188,7 +193,7 @@ async function measure(name: string, hostile: Hostile): Promise<void> {
     ])
     const wal_mb = Number(rows[0]?.bytes) / 1e6
     console.log(
-      `${name.padEnd(16)} ${wal_mb.toFixed(0)} MB of log, archived ${seconds.toFixed(1)} s after the commit (${(wal_mb / seconds).toFixed(1)} MB/s), peak ${peak_mib(agent).toFixed(0)} MiB; before, with the base, ${basePeak.toFixed(0)} MiB`,
+      `${name.padEnd(16)} ${wal_mb.toFixed(0)} MB of log, archived ${seconds.toFixed(1)} s after the commit (${(wal_mb / seconds).toFixed(1)} MB/s), peak ${peak_mib(agent).toFixed(0)} MiB; before, with the base, which took ${base_s.toFixed(0)} s, ${basePeak.toFixed(0)} MiB`,
     )
   } finally {
     agent.kill('SIGTERM')

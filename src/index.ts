@@ -102,7 +102,7 @@ export {
 } from './postgres/source.ts'
 export type { FullTable, Trace } from './postgres/traces-sql.ts'
 export { type EncryptionSettings, readAccess, withFilesFrom } from './repository/access.ts'
-export { type BaseManifest, type BaseTable, readManifests } from './repository/base.ts'
+export { type BaseHead, type BaseManifest, type BaseTable, readBaseHeads, readManifests } from './repository/base.ts'
 export {
   type Credential,
   type KeyAccess,

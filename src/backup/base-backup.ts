@@ -139,7 +139,8 @@ interface Parts {
 /** What a round that ends the base has found. */
 interface Ended {
   readonly held: HeldSnapshot
-  readonly schema: Schema
+  readonly schema: BaseManifest['schema']
+  readonly catalogs: Schema['catalogs']
   readonly unpublished: readonly QualifiedName[]
 }
 
@@ -197,12 +198,12 @@ class BaseBackup {
       options.onProgress?.({ phase: 'resuming', base: claimed.id, tables: this.done.size, raw_bytes })
     }
     for (let fruitless = 0; ; ) {
-      const before = [...this.done.values()]
+      const before = new Set(this.done.values())
       const ended = await this.round()
       if (ended !== undefined) return await this.complete(ended)
       await leader.query('ROLLBACK')
       await this.record.flush()
-      fruitless = [...this.done.values()].some((table) => !before.includes(table)) ? 0 : fruitless + 1
+      fruitless = [...this.done.values()].some((table) => !before.has(table)) ? 0 : fruitless + 1
       if (fruitless >= fruitlessRounds) throw keptChanging()
       await sleep(pause_ms * fruitless, options.signal)
     }
@@ -210,7 +211,7 @@ class BaseBackup {
 
   /** Copies under a new snapshot what is needed under it and not stored yet. Undefined: there has to be another one. */
   private async round(): Promise<Ended | undefined> {
-    const { conninfo, timeline, leader, watch, facts, options } = this.parts
+    const { timeline, leader, options } = this.parts
     await options.preparation?.run()
     const held = await takeSnapshot(leader, {
       slotSnapshot: parseSnapshot(timeline.snapshot),
@@ -230,8 +231,8 @@ class BaseBackup {
       needed.filter(({ oid }) => this.hasty.has(oid)),
     )
     if (!isWell) return undefined
-    const schema = await readSchema(conninfo, { leader, held, watch, serverVersion: facts.version, ...options })
-    if (schema === undefined) return undefined
+    const read = await this.storeSchema(held)
+    if (read === undefined) return undefined
     const isFollowed = (oid: number): boolean => held.looks.get(oid)?.isFollowed === true
     const followed = needed.filter(({ oid }) => isFollowed(oid))
     const isSame = await this.copy(held, followed, options.maxSnapshotAge_ms ?? defaultLimits.maxSnapshotAge_ms)
@@ -239,7 +240,18 @@ class BaseBackup {
     // Nothing brings these to a later snapshot, so this one has to last for them.
     const rest = needed.filter(({ oid }) => !isFollowed(oid))
     if (!(await this.copy(held, rest))) return undefined
-    return { held, schema, unpublished: prepared?.unpublished ?? [] }
+    return { held, ...read, unpublished: prepared?.unpublished ?? [] }
+  }
+
+  /** At once, so that its text, megabytes where tables are many, is not held while rows are copied. */
+  private async storeSchema(held: HeldSnapshot): Promise<Pick<Ended, 'schema' | 'catalogs'> | undefined> {
+    const { conninfo, leader, watch, store, facts, options } = this.parts
+    const read = await readSchema(conninfo, { leader, held, watch, serverVersion: facts.version, ...options })
+    if (read === undefined) return undefined
+    const { dump, catalogs } = read
+    const preData = await store.text('schema/pre-data.wbt', dump.preData)
+    const postData = await store.text('schema/post-data.wbt', dump.postData)
+    return { schema: { tool: dump.tool, preData, postData }, catalogs }
   }
 
   private isNeeded({ looks, snapshotText }: HeldSnapshot, oid: number): boolean {
@@ -256,16 +268,14 @@ class BaseBackup {
     return false
   }
 
-  private async complete({ held, schema, unpublished }: Ended): Promise<BaseManifest> {
+  private async complete({ held, schema, catalogs, unpublished }: Ended): Promise<BaseManifest> {
     const { conninfo, leader, store, timeline, claimed, facts, options } = this.parts
     const largeObjects = await storeLargeObjects(conninfo, leader, held, store, {
       before: () => this.record.flush(),
       signal: options.signal,
     })
-    const preData = await store.text('schema/pre-data.wbt', schema.dump.preData)
-    const postData = await store.text('schema/post-data.wbt', schema.dump.postData)
     const tables = held.tables.map((table) => this.tableOf(held, table))
-    const stored = [preData, postData, ...largeObjects.data, ...tables.flatMap((table) => table.pieces)]
+    const stored = [schema.preData, schema.postData, ...largeObjects.data, ...tables.flatMap((table) => table.pieces)]
     const manifest: BaseManifest = {
       walback: 'base',
       format: 1,
@@ -280,8 +290,8 @@ class BaseBackup {
       snapshot: held.snapshotText,
       lsn: formatLsn(held.lsn),
       time: held.time.toString(),
-      schema: { tool: schema.dump.tool, preData, postData },
-      ...schema.catalogs,
+      schema,
+      ...catalogs,
       tables,
       largeObjects,
       ...(unpublished.length > 0 ? { unpublished: [...unpublished] } : {}),

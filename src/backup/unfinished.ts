@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type pg from 'pg'
 import { assert } from '../base/assert.ts'
-import { abandonBase, objectsOf, readManifest, readManifests } from '../repository/base.ts'
+import { abandonBase, objectsOf, readBaseHeads, readManifest } from '../repository/base.ts'
 import {
   type BegunBase,
   listBegun,
@@ -41,7 +41,7 @@ export async function claimBase(
   signal: AbortSignal | undefined,
 ): Promise<ClaimedBase> {
   const { source } = timeline
-  const completed = (await readManifests(repository, source, signal))
+  const completed = (await readBaseHeads(repository, source, signal))
     .filter((base) => base.timeline === timeline.id)
     .map((base) => Date.parse(base.started))
   const newest = Math.max(...completed, Number.NEGATIVE_INFINITY)

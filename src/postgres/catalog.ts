@@ -23,9 +23,11 @@ export const rootByEnumHash = `
 
 /** Tables with rows of their own: ordinary ones and leaves of partitioned ones, logged or not. */
 export async function readTables(client: pg.Client): Promise<Table[]> {
-  type Row = Omit<Table, 'oid' | 'pages' | 'extension' | 'via'> & {
+  type Row = Omit<Table, 'oid' | 'pages' | 'columns' | 'types' | 'extension' | 'via'> & {
     oid: string
     pages: string
+    columns: string
+    types: string
     condition: string | null
     via: QualifiedName | null
   }
@@ -33,8 +35,8 @@ export async function readTables(client: pg.Client): Promise<Table[]> {
     SELECT c.oid::text AS oid, n.nspname AS schema, c.relname AS name,
       (pg_catalog.pg_relation_size(c.oid) / 8192)::text AS pages, k.columns, k.types, e.condition, v.via
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-      CROSS JOIN LATERAL (SELECT COALESCE(pg_catalog.json_agg(a.attname ORDER BY a.attnum), '[]') AS columns,
-          COALESCE(pg_catalog.json_agg(a.atttypid::bigint::text || '.' || a.atttypmod ORDER BY a.attnum), '[]') AS types
+      CROSS JOIN LATERAL (SELECT COALESCE(pg_catalog.json_agg(a.attname ORDER BY a.attnum)::text, '[]') AS columns,
+          COALESCE(pg_catalog.json_agg(a.atttypid::bigint::text || '.' || a.atttypmod ORDER BY a.attnum)::text, '[]') AS types
         FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') k
       LEFT JOIN LATERAL (SELECT x.extcondition[pg_catalog.array_position(x.extconfig, c.oid)] AS condition
@@ -42,8 +44,17 @@ export async function readTables(client: pg.Client): Promise<Table[]> {
       LEFT JOIN LATERAL (${rootByEnumHash}) v ON c.relispartition
     WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u') AND ${isUsers} AND ${isDumped('c.oid')}
     ORDER BY c.oid`)
-  return rows.map(({ condition, via, ...row }) => ({
+  // Where tables are many, many are alike: equal lists are one in memory.
+  const lists = new Map<string, string[]>()
+  const listOf = (json: string): string[] => {
+    const list = lists.get(json) ?? (JSON.parse(json) as string[])
+    lists.set(json, list)
+    return list
+  }
+  return rows.map(({ condition, via, columns, types, ...row }) => ({
     ...row,
+    columns: listOf(columns),
+    types: listOf(types),
     oid: Number(row.oid),
     pages: Number(row.pages),
     ...(condition === null ? {} : { extension: { condition } }),

@@ -40,6 +40,11 @@ function hintFor(complaint: string): Hint | undefined {
   if (/server version mismatch|unsupported server version/.test(complaint)) {
     return { text: "install the server's own major version of pg_dump, or a newer one, on this machine" }
   }
+  if (/out of shared memory/.test(complaint)) {
+    return {
+      text: 'pg_dump holds a lock on every table at once: raise max_locks_per_transaction, which times max_connections must be well above the number of tables, and restart the server',
+    }
+  }
   if (/snapshot/.test(complaint)) {
     return {
       text: 'a snapshot lasts as long as the transaction that exported it: keep that session open until the dump is done',

@@ -135,19 +135,40 @@ export const referencesOf = ({ schema, tables, largeObjects }: BaseManifest): Ob
 /** Their keys. */
 export const objectsOf = (manifest: BaseManifest): string[] => referencesOf(manifest).map(({ key }) => key)
 
+/** What tells one base from another, without its tables, of which there may be tens of thousands. */
+export type BaseHead = Pick<BaseManifest, 'id' | 'timeline' | 'started' | 'lsn' | 'time' | 'snapshot' | 'catalog'>
+
+const headOf = ({ id, timeline, started, lsn, time, snapshot, catalog }: BaseManifest): BaseHead => ({
+  id,
+  timeline,
+  started,
+  lsn,
+  time,
+  snapshot,
+  ...(catalog === undefined ? {} : { catalog }),
+})
+
 /** All complete bases of a source, oldest first by the position they were taken at: neither names nor clocks decide. */
-export async function readManifests(
+export const readManifests = (repository: Repository, source: string, signal?: AbortSignal): Promise<BaseManifest[]> =>
+  readEach(repository, source, (manifest) => manifest, signal)
+
+/** The same of each of them, for what holds them for long, or needs no more. */
+export const readBaseHeads = (repository: Repository, source: string, signal?: AbortSignal): Promise<BaseHead[]> =>
+  readEach(repository, source, headOf, signal)
+
+async function readEach<T extends BaseHead>(
   repository: Repository,
   source: string,
-  signal?: AbortSignal,
-): Promise<BaseManifest[]> {
-  const manifests: BaseManifest[] = []
+  take: (manifest: BaseManifest) => T,
+  signal: AbortSignal | undefined,
+): Promise<T[]> {
+  const bases: T[] = []
   for await (const { key } of repository.storage.list(basesPrefix(source), { signal })) {
     const id = /\/([^/]+)\/manifest\.json$/.exec(key)?.[1]
     const manifest = id === undefined ? undefined : await readManifest(repository, source, id)
-    if (manifest) manifests.push(manifest)
+    if (manifest) bases.push(take(manifest))
   }
-  return manifests.sort(
+  return bases.sort(
     (a, b) =>
       a.timeline.localeCompare(b.timeline) ||
       order(parseLsn(a.lsn), parseLsn(b.lsn)) ||

@@ -35,7 +35,7 @@ async function ids(): Promise<string[]> {
 
 /** A base that fails at its n-th put, when table `a` is stored and on record. */
 async function interrupted(): Promise<void> {
-  const repository = await Repository.open(new FailingOnce(archive.repository.storage, 'put before', 4))
+  const repository = await Repository.open(new FailingOnce(archive.repository.storage, 'put before', 6))
   const timeline = await requireTimeline(repository, 'app')
   const options = { jobs: 1, lockTimeout_ms: 2000, maxSnapshotAge_ms: 1 }
   await expect(takeBase(archive.conninfo, repository, timeline, options)).rejects.toMatchObject({ code: 'storage' })
