@@ -54,6 +54,7 @@ interface Run {
 export class TableCopier {
   private readonly options: CopierOptions
   private readonly sessions: (pg.Client | undefined)[] = []
+  private looking: Promise<unknown> = Promise.resolve()
 
   constructor(options: CopierOptions) {
     this.options = options
@@ -150,9 +151,16 @@ export class TableCopier {
       return false
     }
     const oids = parts.map(({ work }) => work.table.oid)
-    const now = await readTableLooks(this.options.looker, this.options.publications, oids)
+    const now = await this.look(oids)
     for (const { work } of parts) if (now.get(work.table.oid)?.stamp !== work.look.stamp) this.markStale(run, work)
     return true
+  }
+
+  /** The session is shared by those that copy side by side, and is asked one thing at a time. */
+  private look(oids: readonly number[]): ReturnType<typeof readTableLooks> {
+    const look = this.looking.then(() => readTableLooks(this.options.looker, this.options.publications, oids))
+    this.looking = look.catch(() => undefined)
+    return look
   }
 
   private markStale(run: Run, work: TableWork): void {
