@@ -84,7 +84,13 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   const whileAtWork = AbortSignal.any([signal, ended.signal])
   const pruning = options.prune && pruneRegularly({ ...options, ...options.prune, signal: whileAtWork })
   const copying = options.copies && copyRegularly({ ...options, ...options.copies, signal: whileAtWork })
-  const verifier = options.verify && new Verifier({ ...options, settings: options.verify })
+  const mayRead = options.repository.key?.mayRead !== false
+  if (options.verify && !mayRead)
+    log.info(
+      { source },
+      'not verified here: the key of this agent writes and does not read; run `walback verify` with one that reads',
+    )
+  const verifier = options.verify && mayRead ? new Verifier({ ...options, settings: options.verify }) : undefined
   verifier?.begin()
   try {
     for (;;) {
