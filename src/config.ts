@@ -108,9 +108,6 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     fail(`${place.length > 0 ? `${place.join('.')}: ` : ''}${message}`, offsetOf(document, place))
   }
   const config = parsed.data as Config
-  for (const place of [[], ...Object.keys(config.sources).map((name) => ['sources', name])])
-    if (nodeAt(document, [...place, 'repository']) !== undefined && nodeAt(document, [...place, 'repositories']))
-      fail('repository and repositories are two ways to say one thing', offsetOf(document, [...place, 'repositories']))
   for (const name of Object.keys(config.sources)) {
     try {
       checkSourceName(name)
