@@ -10,6 +10,7 @@ import {
   type Micros,
   openStorage,
   parseTime,
+  type RecoveryTarget,
   Repository,
   type RepositoryPlace,
   readAccess,
@@ -120,6 +121,12 @@ export class Context {
           ? `give --source, one of ${settings.configured.join(', ')}`
           : 'give --repo file:///var/backups/app, or WALBACK_REPO, or a walback.yaml',
     })
+  }
+
+  /** A time, or `latest`, as the target of a restore. */
+  readMoment(text: string): RecoveryTarget {
+    const time = text.trim()
+    return time === 'latest' ? { kind: 'latest' } : { kind: 'time', time: this.readTime(time) }
   }
 
   /** A plain path is meant from where the command was given. */

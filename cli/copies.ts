@@ -35,9 +35,16 @@ export async function requiredCopies(context: Context, repository: Repository): 
   return (await requiredStores(context)).map((storage) => new RequiredCopy(repository, storage))
 }
 
-async function requiredStores(context: Context): Promise<Storage[]> {
+const requiredStores = async (context: Context): Promise<Storage[]> => (await openOthers(context)).required
+
+/** The configured repositories but the first, and which of them are required. */
+export async function openOthers(
+  context: Context,
+): Promise<{ readonly all: readonly Storage[]; readonly required: Storage[] }> {
   const [, ...others] = await context.requirePlaces()
-  return others.filter(({ mode }) => mode === 'required').map(({ url }) => openStorage(url, context.world.env))
+  const opened = others.map(({ mode, url }) => ({ mode, storage: openStorage(url, context.world.env) }))
+  const required = opened.filter(({ mode }) => mode === 'required').map(({ storage }) => storage)
+  return { all: opened.map(({ storage }) => storage), required }
 }
 
 /** Copies what else there is, as a base that was just taken; the stream has come there with the capture. */

@@ -5,13 +5,13 @@ import {
   formatTime,
   isEmptyPolicy,
   nowMicros,
-  openStorage,
   type RetentionPolicy,
   type RetentionSettings,
   WalbackError,
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
+import { openOthers } from '../copies.ts'
 
 export const addAgent: AddCommand = (program, bind) => {
   program
@@ -33,7 +33,7 @@ interface Options {
 async function agent(context: Context, options: Options): Promise<undefined> {
   const conninfo = await context.requireConninfo()
   const { stream, backup, onUnseenChange, guard, retention, verify, copyEvery_ms } = await context.settings()
-  const [, ...others] = await context.requirePlaces()
+  const others = await openOthers(context)
   const [{ runAgent }, { outlastStore }] = await Promise.all([
     import('../../agent/agent.ts'),
     import('../../agent/outlast.ts'),
@@ -48,8 +48,8 @@ async function agent(context: Context, options: Options): Promise<undefined> {
     backup,
     guard,
     prune: pruningBy(retention),
-    required: others.filter(({ mode }) => mode === 'required').map(({ url }) => openStorage(url, context.world.env)),
-    copies: { targets: others.map(({ url }) => openStorage(url, context.world.env)), every_ms: copyEvery_ms },
+    required: others.required,
+    copies: { targets: others.all, every_ms: copyEvery_ms },
     verify,
     onUnseenChange: options.onUnseenChange ?? onUnseenChange,
     log,

@@ -6,12 +6,11 @@ import {
   formatTime,
   micros,
   planCompaction,
-  type RecoveryTarget,
   type Stop,
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { bytes, count, duration, plural, printable } from '../format.ts'
+import { bytes, duration, plural, printable } from '../format.ts'
 import { baseJson } from '../holdings.ts'
 import { parseJobs } from '../options.ts'
 import { Progress, restoreProgress } from '../progress.ts'
@@ -34,9 +33,8 @@ export const addCompact: AddCommand = (program, bind) => {
 
 async function compact(context: Context, options: Options): Promise<undefined> {
   const { out, signal } = context
-  const target = targetOf(context, options.to)
   const { repository, source } = await context.openSource()
-  const plan = await planCompaction(repository, source, target, { signal })
+  const plan = await planCompaction(repository, source, context.readMoment(options.to), { signal })
   const json = planJson(plan)
   const { base, end, stop } = plan
   if (end === undefined || end.plan.transactions === 0) {
@@ -68,16 +66,11 @@ async function compact(context: Context, options: Options): Promise<undefined> {
   out.line({ type: 'summary', schema_version: 1, base: baseJson(made), duration_ms })
 }
 
-function targetOf(context: Context, text: string): RecoveryTarget {
-  const time = text.trim()
-  return time === 'latest' ? { kind: 'latest' } : { kind: 'time', time: context.readTime(time) }
-}
-
 const timeOf = (time: string): string => formatTime(micros(BigInt(time)))
 
 function inWords({ tables, raw_bytes, stored_bytes }: BaseManifest): string {
   const rows = tables.reduce((sum, table) => sum + table.rows, 0)
-  return `${plural(tables.length, 'table')}, ${count(rows)} rows, ${bytes(raw_bytes)}, stored in ${bytes(stored_bytes)},`
+  return `${plural(tables.length, 'table')}, ${plural(rows, 'row')}, ${bytes(raw_bytes)}, stored in ${bytes(stored_bytes)},`
 }
 
 function whyNothing({ base, end, stop }: CompactionPlan): string {

@@ -109,8 +109,7 @@ function targetOf(context: Context, options: Options): RecoveryTarget {
   if (options.toTx !== undefined) return { kind: 'tx', xid: parseXid(options.toTx), inclusive: true }
   if (options.beforeTx !== undefined) return { kind: 'tx', xid: parseXid(options.beforeTx), inclusive: false }
   if (options.toMark !== undefined) return { kind: 'mark', name: options.toMark }
-  const time = (options.to ?? '').trim()
-  return time === 'latest' ? { kind: 'latest' } : { kind: 'time', time: context.readTime(time) }
+  return context.readMoment(options.to ?? '')
 }
 
 function parseXid(text: string): bigint {
