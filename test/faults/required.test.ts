@@ -3,8 +3,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { sleep, waitFor } from '../../src/base/abort.ts'
-import { captureContinuously } from '../../src/capture/session.ts'
-import { supervise } from '../../src/capture/supervise.ts'
 import { copySource } from '../../src/copy/copy.ts'
 import { RequiredCopy } from '../../src/copy/required.ts'
 import { parseLsn } from '../../src/model/lsn.ts'
@@ -14,14 +12,12 @@ import { readSoundHead } from '../../src/repository/segments.ts'
 import { currentTimeline, type Timeline } from '../../src/repository/timeline.ts'
 import { planRestore } from '../../src/restore/plan.ts'
 import { openStorage } from '../../src/storage/open.ts'
-import type { Storage } from '../../src/storage/storage.ts'
 import { startAgent } from '../support/agent-process.ts'
 import { StallingStorage } from '../support/faults.ts'
 import { archiveAt, openArchive, type TestArchive } from '../support/walback.ts'
 import { createPgbench, runPgbench } from '../support/workload.ts'
 import { proveLatest, sql, transactionsOf, watchSlot } from './proof.ts'
-
-const stream = { segmentBytes: 64 << 10, segmentAge_ms: 50, heartbeat_ms: 500 }
+import { stream, supervised } from './supervised.ts'
 
 interface Far extends AsyncDisposable {
   readonly folder: string
@@ -36,32 +32,6 @@ async function farOf({ source }: TestArchive, url: string): Promise<Far> {
     folder,
     archive: archiveAt(url, { folder, repository, source }),
     [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
-  }
-}
-
-/** Supervised capture that requires another repository, as the agent runs it. */
-function supervised({ conninfo, repository }: TestArchive, far: Storage): { end(): Promise<void> } {
-  const stop = new AbortController()
-  const required = [new RequiredCopy(repository, far)]
-  let since: number | undefined
-  const running = supervise({
-    stop: stop.signal,
-    streamingSince: () => since,
-    attempt: () => {
-      since = undefined
-      const onStart = (): void => {
-        since = performance.now()
-      }
-      return captureContinuously(conninfo, repository, 'app', { ...stream, required, stop: stop.signal, onStart })
-    },
-    onRetry: () => undefined,
-  })
-  running.catch(() => undefined)
-  return {
-    end: async () => {
-      stop.abort()
-      await running
-    },
   }
 }
 
@@ -100,7 +70,7 @@ it.each(modes)(
     const begun = await headOf(archive)
     await using far = await farOf(archive, url)
     const storage = new StallingStorage(far.archive.repository.storage)
-    const capture = supervised(archive, storage)
+    const capture = supervised(archive.conninfo, archive.repository, [new RequiredCopy(archive.repository, storage)])
     const ending = new AbortController()
     const load = runPgbench(url, { clients: 3, seed: 6, signal: ending.signal })
     const isFollowing = async (): Promise<true | undefined> => {

@@ -1,43 +1,14 @@
 import { expect, it } from 'vitest'
 import { sleep } from '../../src/base/abort.ts'
 import { captureContinuously } from '../../src/capture/session.ts'
-import { supervise } from '../../src/capture/supervise.ts'
 import { startEmbedded } from '../../src/postgres/embedded.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import { type PutMode, StallingStorage } from '../support/faults.ts'
 import { Random } from '../support/random.ts'
-import { openArchive, type TestArchive } from '../support/walback.ts'
+import { openArchive } from '../support/walback.ts'
 import { createPgbench, runPgbench } from '../support/workload.ts'
 import { proveLatest, sql, watchSlot } from './proof.ts'
-
-const stream = { segmentBytes: 64 << 10, segmentAge_ms: 50, heartbeat_ms: 500 }
-
-/** Supervised capture into a store that misbehaves, as the agent runs it. */
-function supervised(archive: TestArchive, repository: Repository): { retries: string[]; end(): Promise<void> } {
-  const stop = new AbortController()
-  const retries: string[] = []
-  let since: number | undefined
-  const running = supervise({
-    stop: stop.signal,
-    streamingSince: () => since,
-    attempt: () => {
-      since = undefined
-      const onStart = (): void => {
-        since = performance.now()
-      }
-      return captureContinuously(archive.conninfo, repository, 'app', { ...stream, stop: stop.signal, onStart })
-    },
-    onRetry: (reason) => retries.push(reason),
-  })
-  running.catch(() => undefined)
-  return {
-    retries,
-    end: async () => {
-      stop.abort()
-      await running
-    },
-  }
-}
+import { stream, supervised } from './supervised.ts'
 
 it.each(['fail', 'fail late', 'answer late', 'hang deaf', 'cut short', 'lose'] as const)(
   'loses and confirms nothing while puts go: %s',
@@ -49,7 +20,7 @@ it.each(['fail', 'fail late', 'answer late', 'hang deaf', 'cut short', 'lose'] a
     await archive.base()
     await archive.catchUp()
     const storage = new StallingStorage(archive.repository.storage)
-    const capture = supervised(archive, await Repository.open(storage))
+    const capture = supervised(archive.conninfo, await Repository.open(storage))
     const ending = new AbortController()
     const load = runPgbench(url, { clients: 3, seed: 6, signal: ending.signal })
     const watch = watchSlot(url, archive)
@@ -78,7 +49,7 @@ it('survives a store that misbehaves in every way by turns', async () => {
   await archive.base()
   await archive.catchUp()
   const storage = new StallingStorage(archive.repository.storage)
-  const capture = supervised(archive, await Repository.open(storage))
+  const capture = supervised(archive.conninfo, await Repository.open(storage))
   const ending = new AbortController()
   const load = runPgbench(url, { clients: 3, seed: 7, signal: ending.signal })
   const watch = watchSlot(url, archive)
