@@ -11,7 +11,7 @@ import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { noTimeoutsSql, rowSettings } from '../postgres/row-session.ts'
 import { readSourceFacts, type SourceFacts } from '../postgres/source.ts'
-import { type BaseManifest, type BaseTable, objectsOf, writeManifest } from '../repository/base.ts'
+import { type BaseManifest, type BaseTable, objectsOf, storedBytesOf, writeManifest } from '../repository/base.ts'
 import { removeObjects, type StoredTable } from '../repository/base-progress.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { Timeline } from '../repository/timeline.ts'
@@ -275,7 +275,6 @@ class BaseBackup {
       signal: options.signal,
     })
     const tables = held.tables.map((table) => this.tableOf(held, table))
-    const stored = [schema.preData, schema.postData, ...largeObjects.data, ...tables.flatMap((table) => table.pieces)]
     const manifest: BaseManifest = {
       walback: 'base',
       format: 1,
@@ -296,7 +295,7 @@ class BaseBackup {
       largeObjects,
       ...(unpublished.length > 0 ? { unpublished: [...unpublished] } : {}),
       raw_bytes: held.tables.reduce((sum, { oid }) => sum + (this.done.get(oid)?.raw_bytes ?? 0), 0),
-      stored_bytes: stored.reduce((sum, { size_bytes }) => sum + size_bytes, 0),
+      stored_bytes: storedBytesOf({ schema, tables, largeObjects }),
     }
     // The session is there yet, and so is our claim.
     await leader.query('COMMIT')

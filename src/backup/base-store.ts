@@ -1,8 +1,10 @@
 import { compressBlock } from '../codec/block.ts'
-import type { ObjectReference } from '../repository/base.ts'
+import type { Table } from '../model/catalog.ts'
+import type { BaseTable, ObjectReference } from '../repository/base.ts'
 import { ContainerWriter } from '../repository/container.ts'
 import { basePrefix } from '../repository/layout.ts'
 import type { Repository } from '../repository/repository.ts'
+import type { RowsTarget } from './rows.ts'
 
 /** Where the objects of one base go. */
 export class BaseStore {
@@ -32,6 +34,15 @@ export class BaseStore {
   key(name: string): string {
     const attempt = `${this.run}-${this.count++}`
     return `${basePrefix(this.source, this.base)}${name.replace(/\.\w+$/, (end) => `.${attempt}${end}`)}`
+  }
+
+  /** Where the rows of a table go, or a piece of them. */
+  rows({ oid, schema, name, columns }: BaseTable | Table, index: number): RowsTarget {
+    return {
+      storage: this.repository.storage,
+      key: this.key(`rows/${oid}.${String(index).padStart(5, '0')}.wbr`),
+      header: { kind: 'rows', schema, name, columns },
+    }
   }
 
   async text(name: string, text: string): Promise<ObjectReference> {

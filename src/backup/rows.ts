@@ -4,6 +4,7 @@ import { compressBlock } from '../codec/block.ts'
 import { RowHash } from '../codec/row-hash.ts'
 import { copyOut, wholeLines } from '../postgres/copy.ts'
 import type { ObjectReference } from '../repository/base.ts'
+import type { StoredTable } from '../repository/base-progress.ts'
 import { ContainerWriter } from '../repository/container.ts'
 import type { Storage } from '../storage/storage.ts'
 
@@ -13,7 +14,8 @@ export interface StoredRows extends ObjectReference {
   readonly raw_bytes: number
 }
 
-interface Target {
+/** Where rows go. */
+export interface RowsTarget {
   readonly storage: Storage
   readonly key: string
   readonly header: object
@@ -30,7 +32,7 @@ interface Options {
 export const storeRows = (
   client: pg.Client,
   copySql: string,
-  target: Target,
+  target: RowsTarget,
   options: Options = {},
 ): Promise<StoredRows> => storeLines(wholeLines(copyOut(client, copySql, options.signal)), target, options)
 
@@ -40,7 +42,7 @@ export const storeRows = (
  */
 export async function storeLines(
   rows: AsyncIterable<Buffer>,
-  target: Target,
+  target: RowsTarget,
   options: Options = {},
 ): Promise<StoredRows> {
   const container = new ContainerWriter()
@@ -63,5 +65,17 @@ export async function storeLines(
     rows: hash.rows,
     hash,
     raw_bytes: container.rawBytes,
+  }
+}
+
+/** A table that is stored in these pieces, in their order. */
+export function joined(stored: readonly StoredRows[]): Pick<StoredTable, 'rows' | 'hash' | 'raw_bytes' | 'pieces'> {
+  const hash = new RowHash()
+  for (const one of stored) hash.merge(one.hash)
+  return {
+    rows: hash.rows,
+    hash: hash.digest(),
+    raw_bytes: stored.reduce((sum, one) => sum + one.raw_bytes, 0),
+    pieces: stored.map(({ key, size_bytes, sha256, rows }) => ({ key, size_bytes, sha256, rows })),
   }
 }

@@ -3,7 +3,6 @@ import { throwIfAborted } from '../base/abort.ts'
 import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
 import { forEachParallel } from '../base/parallel.ts'
 import type { Throttle } from '../base/throttle.ts'
-import { RowHash } from '../codec/row-hash.ts'
 import type { Table } from '../model/catalog.ts'
 import { qualified, quoteIdent } from '../model/identifier.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
@@ -12,7 +11,7 @@ import { readTableLooks } from '../postgres/table-looks.ts'
 import type { StoredTable } from '../repository/base-progress.ts'
 import type { BaseStore } from './base-store.ts'
 import type { LockWatch } from './lock-watch.ts'
-import { storeRows } from './rows.ts'
+import { joined, storeRows } from './rows.ts'
 import { type HeldSnapshot, isLocked } from './snapshot.ts'
 import { type Piece, TableQueue, type TableWork, type Task } from './table-queue.ts'
 
@@ -180,28 +179,14 @@ export class TableCopier {
     work.stored[piece.index] = await storeRows(
       session,
       copySql(table, piece, encoding),
-      {
-        storage: store.repository.storage,
-        key: store.key(`rows/${table.oid}.${String(piece.index).padStart(5, '0')}.wbr`),
-        header: { kind: 'rows', schema: table.schema, name: table.name, columns: table.columns },
-      },
+      store.rows(table, piece.index),
       { signal, onBytes, throttle },
     ).catch((error: unknown) => {
       throw codeOf(error) === '54000' ? tooLarge(table, error) : error
     })
     const stored = work.stored.filter((one) => one !== undefined)
     if (stored.length < work.pieces.length || work.isStale) return undefined
-    const hash = new RowHash()
-    for (const one of stored) hash.merge(one.hash)
-    return {
-      oid: table.oid,
-      stamp: work.look.stamp,
-      snapshot: run.held.snapshotText,
-      rows: hash.rows,
-      hash: hash.digest(),
-      raw_bytes: stored.reduce((sum, one) => sum + one.raw_bytes, 0),
-      pieces: stored.map(({ key, size_bytes, sha256, rows }) => ({ key, size_bytes, sha256, rows })),
-    }
+    return { oid: table.oid, stamp: work.look.stamp, snapshot: run.held.snapshotText, ...joined(stored) }
   }
 
   private async session(lane: number): Promise<pg.Client> {

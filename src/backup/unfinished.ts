@@ -65,10 +65,14 @@ export async function claimBase(
     return { id: useful.id, started: new Date(useful.beginning.started), stored, dead }
   }
   const started = new Date()
-  const id = `${started.toISOString().replace(/[-:]|\.\d+/g, '')}-${randomBytes(3).toString('hex')}`
+  const id = drawBaseId(started)
   assert(await tryLock(leader, source, id), 'nobody else has drawn this name')
   return { id, started, stored: undefined, dead }
 }
+
+/** A name for a base that no other has. */
+export const drawBaseId = (started: Date): string =>
+  `${started.toISOString().replace(/[-:]|\.\d+/g, '')}-${randomBytes(3).toString('hex')}`
 
 /** Of the bases that are, or were, made off the source those whose makers are gone. */
 export async function deadCompactions(

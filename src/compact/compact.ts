@@ -1,12 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import { BaseStore } from '../backup/base-store.ts'
-import { type StoredRows, storeLines } from '../backup/rows.ts'
-import { deadCompactions, removeDead } from '../backup/unfinished.ts'
+import { joined, type StoredRows, storeLines } from '../backup/rows.ts'
+import { deadCompactions, drawBaseId, removeDead } from '../backup/unfinished.ts'
 import { WalbackError } from '../base/errors.ts'
 import { forEachParallel } from '../base/parallel.ts'
 import { version as walbackVersion } from '../base/version.ts'
 import { compressBlock } from '../codec/block.ts'
-import { RowHash } from '../codec/row-hash.ts'
 import type { Sequence } from '../model/catalog.ts'
 import { formatLsn } from '../model/lsn.ts'
 import type { RelationMessage } from '../model/pgoutput.ts'
@@ -16,7 +15,7 @@ import {
   type BaseTable,
   type ObjectReference,
   objectsOf,
-  referencesOf,
+  storedBytesOf,
   writeManifest,
 } from '../repository/base.ts'
 import { listBegun, removeObjects, writeBeginning } from '../repository/base-progress.ts'
@@ -93,9 +92,8 @@ class Compaction {
     this.end = end
     this.base = end.plan.base
     this.options = options
-    const [day, run] = [this.started.toISOString().replace(/[-:]|\.\d+/g, ''), randomBytes(3).toString('hex')]
-    const { source } = this.base
-    this.store = new BaseStore({ repository, source, base: `${day}-${run}`, run, signal: options.signal })
+    const [base, run] = [drawBaseId(this.started), randomBytes(3).toString('hex')]
+    this.store = new BaseStore({ repository, source: this.base.source, base, run, signal: options.signal })
     this.tables = new Map(this.base.tables.map((table) => [table.oid, { table, raw_bytes: undefined }]))
     this.fold = new Fold({
       ignored: this.base.tablesWithoutRows,
@@ -176,28 +174,11 @@ class Compaction {
     const onBytes = (raw: number): void => this.rows.add(raw)
     const rows = mergedRows(this.repository, table, changes, { signal, onBytes })
     const stored: StoredRows[] = []
-    const hash = new RowHash()
-    for await (const piece of pieces(rows)) {
-      const index = String(stored.length).padStart(5, '0')
-      const target = {
-        storage: this.repository.storage,
-        key: this.store.key(`rows/${table.oid}.${index}.wbr`),
-        header: { kind: 'rows', schema: table.schema, name: table.name, columns: table.columns },
-      }
-      const one = await storeLines(piece, target, { signal })
-      hash.merge(one.hash)
-      stored.push(one)
-    }
+    for await (const piece of pieces(rows))
+      stored.push(await storeLines(piece, this.store.rows(table, stored.length), { signal }))
     const { snapshot: _, ...rest } = table
-    return {
-      table: {
-        ...rest,
-        rows: hash.rows,
-        hash: hash.digest(),
-        pieces: stored.map(({ key, size_bytes, sha256, rows: count }) => ({ key, size_bytes, sha256, rows: count })),
-      },
-      raw_bytes: stored.reduce((sum, { raw_bytes }) => sum + raw_bytes, 0),
-    }
+    const { raw_bytes, ...made } = joined(stored)
+    return { table: { ...rest, ...made }, raw_bytes }
   }
 
   /** What has not changed is taken over object by object, so that the old base can be removed. */
@@ -251,7 +232,14 @@ class Compaction {
     const data: ObjectReference[] = []
     for (const reference of base.largeObjects.data) data.push(await take(reference, 'large objects'))
     const made = [...this.tables.values()]
-    const manifest: BaseManifest = {
+    const schema = {
+      tool: base.schema.tool,
+      preData: await take(base.schema.preData, 'text'),
+      postData: await take(base.schema.postData, 'text'),
+    }
+    const tables = made.map(({ table }) => table)
+    const largeObjects = { objects: base.largeObjects.objects, data }
+    return {
       ...base,
       id: store.base,
       started: this.started.toISOString(),
@@ -260,22 +248,17 @@ class Compaction {
       snapshot: end.snapshot,
       lsn: formatLsn(end.plan.cut),
       time: end.time,
-      schema: {
-        tool: base.schema.tool,
-        preData: await take(base.schema.preData, 'text'),
-        postData: await take(base.schema.postData, 'text'),
-      },
-      tables: made.map(({ table }) => table),
+      schema,
+      tables,
       sequences: this.sequences(),
-      largeObjects: { objects: base.largeObjects.objects, data },
+      largeObjects,
       compacted: {
         from: base.id,
         full: base.compacted?.full ?? { id: base.id, lsn: base.lsn, time: base.time },
       },
       raw_bytes: made.reduce((sum, { raw_bytes }) => sum + (raw_bytes ?? 0), 0),
-      stored_bytes: 0,
+      stored_bytes: storedBytesOf({ schema, tables, largeObjects }),
     }
-    return { ...manifest, stored_bytes: referencesOf(manifest).reduce((sum, { size_bytes }) => sum + size_bytes, 0) }
   }
 
   private sequences(): Sequence[] {

@@ -125,12 +125,20 @@ export async function readManifestBytes(
 }
 
 /** All objects that a manifest names. */
-export const referencesOf = ({ schema, tables, largeObjects }: BaseManifest): ObjectReference[] => [
+export const referencesOf = ({
+  schema,
+  tables,
+  largeObjects,
+}: Pick<BaseManifest, 'schema' | 'tables' | 'largeObjects'>): ObjectReference[] => [
   schema.preData,
   schema.postData,
   ...tables.flatMap((table): ObjectReference[] => table.pieces),
   ...largeObjects.data,
 ]
+
+/** What they take together. */
+export const storedBytesOf = (of: Parameters<typeof referencesOf>[0]): number =>
+  referencesOf(of).reduce((sum, { size_bytes }) => sum + size_bytes, 0)
 
 /** Their keys. */
 export const objectsOf = (manifest: BaseManifest): string[] => referencesOf(manifest).map(({ key }) => key)
