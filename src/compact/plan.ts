@@ -3,9 +3,9 @@ import { fullXid, isVisible, parseSnapshot } from '../model/snapshot.ts'
 import type { RecoveryTarget } from '../model/target.ts'
 import type { BaseManifest } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
-import type { TransactionEntry } from '../repository/segment-format.ts'
+import { changesAnything, type TransactionEntry } from '../repository/segment-format.ts'
 import { readAhead } from '../repository/segments.ts'
-import { planRestore, type RestorePlan } from '../restore/plan.ts'
+import { bytesOf, type PlannedReading, planRestore, type RestorePlan } from '../restore/plan.ts'
 import { type SequencePosition, type SequenceSample, sequencePositions } from '../restore/sequences.ts'
 
 /** What a compaction will make. Made without touching anything. */
@@ -20,7 +20,7 @@ export interface CompactionPlan {
 /** The moment of the new base: that of a heartbeat, whose snapshot says which transactions a base taken then would hold. */
 export interface CompactionEnd {
   /** The restore to that moment, whose rows are the new base's. */
-  readonly plan: RestorePlan
+  readonly plan: PlannedReading & Pick<RestorePlan, 'transactions' | 'bytes'>
   readonly snapshot: string
   /** Microseconds since 1970, by the server's clock. */
   readonly time: string
@@ -47,10 +47,13 @@ export async function planCompaction(
   options: { readonly signal?: AbortSignal | undefined } = {},
 ): Promise<CompactionPlan> {
   const reach = await planRestore(repository, source, target, options)
-  const { base } = reach
-  const { last, samples, stop } = await search(repository, reach, options.signal)
+  const { base, timeline, earlier } = reach
+  const { last, transactions, samples, stop } = await search(repository, reach, options.signal)
   if (last?.heartbeat === undefined) return { base, end: undefined, stop }
-  const plan = await planRestore(repository, source, { kind: 'lsn', lsn: parseLsn(last.end) }, options)
+  const cut = parseLsn(last.end)
+  const segments = reach.segments.filter(({ start }) => start < cut)
+  const bytes = { base: base.stored_bytes, segments: bytesOf([...earlier, ...segments]) }
+  const plan = { source, timeline, base, earlier, segments, cut, transactions, bytes }
   const { snapshot } = last.heartbeat
   const sequences = sequencePositions(base.sequences, samples, parseLsn(base.lsn))
   return { base, end: { plan, snapshot, time: last.time, sequences }, stop }
@@ -58,6 +61,8 @@ export async function planCompaction(
 
 interface Found {
   readonly last: TransactionEntry | undefined
+  /** How many changed anything between the base and that heartbeat. */
+  readonly transactions: number
   /** Of sequences, up to that heartbeat. */
   readonly samples: readonly SequenceSample[]
   readonly stop: Stop | undefined
@@ -69,19 +74,21 @@ async function search(
   signal: AbortSignal | undefined,
 ): Promise<Found> {
   const samples: SequenceSample[] = []
-  let [last, told]: [TransactionEntry | undefined, number] = [undefined, 0]
-  const found = (stop?: Stop): Found => ({ last, samples: samples.slice(0, told), stop })
+  let last: TransactionEntry | undefined
+  let [changed, transactions, told] = [0, 0, 0]
+  const found = (stop?: Stop): Found => ({ last, transactions, samples: samples.slice(0, told), stop })
   for await (const { summary, damage } of readAhead(repository, segments, signal)) {
     if (summary === undefined) throw damage
     for (const entry of summary.trailer.transactions) {
       if (parseLsn(entry.end) > cut) return found()
       const stop = stopAt(entry, base)
       if (stop !== undefined) return found(stop)
+      if (changesAnything(entry) && parseLsn(entry.end) > parseLsn(base.lsn)) changed++
       const { heartbeat } = entry
       if (!isAfter(heartbeat, base)) continue
       samples.push({ from: parseLsn(heartbeat.from), values: heartbeat.sequences })
       // One without a stamp does not say whether the schema is the base's.
-      if (heartbeat.catalog !== undefined) [last, told] = [entry, samples.length]
+      if (heartbeat.catalog !== undefined) [last, transactions, told] = [entry, changed, samples.length]
     }
   }
   return found()

@@ -10,8 +10,9 @@ import {
 } from '../repository/base.ts'
 import { manifestKey, pinsPrefix } from '../repository/layout.ts'
 import { readPinBytes } from '../repository/pins.ts'
+import { isAbsent } from '../storage/storage.ts'
 import { compareListings } from './compare.ts'
-import { type Delivery, isAbsent } from './delivery.ts'
+import type { Delivery } from './delivery.ts'
 import { type BaseGroup, basesOf, type Survey, soundly } from './survey.ts'
 
 /** Copies the bases that the target has not, or not whole: what a manifest names, and then the manifest. */

@@ -1,5 +1,5 @@
-import { messageOf, WalbackError } from '../base/errors.ts'
-import { describeLease, Lease, readLeases } from '../repository/lease.ts'
+import { WalbackError } from '../base/errors.ts'
+import { describeLease, Lease, readLeases, takeReadersLease } from '../repository/lease.ts'
 import type { Repository } from '../repository/repository.ts'
 import { copyBases, copyPins } from './copy-bases.ts'
 import { copyTimeline } from './copy-stream.ts'
@@ -38,7 +38,7 @@ export async function copySource(
   options: CopyOptions = {},
 ): Promise<CopyReport> {
   const interval = options.lease_ms === undefined ? {} : { interval_ms: options.lease_ms }
-  const { lease: reading, note } = await leaseOfReader(from, source, interval)
+  const { lease: reading, note } = await takeReadersLease(from, source, { purpose: 'copy', ...interval })
   await using _ = reading
   await using writing = await Lease.take(to, source, { purpose: 'receive', ...interval })
   await refuseBesidePrune(to, source)
@@ -80,20 +80,6 @@ export function damageError(from: Repository, damage: readonly Damage[]): Walbac
     hint: 'everything else was copied; bring the objects back from another copy, or take a new base backup',
     facts: { damage: damage.map(({ key, what }) => ({ key, what })) },
   })
-}
-
-/** Credentials that may only read are no reason not to copy; a prune of the source may then come between. */
-async function leaseOfReader(
-  from: Repository,
-  source: string,
-  interval: { readonly interval_ms?: number },
-): Promise<{ readonly lease?: Lease; readonly note: string | undefined }> {
-  try {
-    return { lease: await Lease.take(from, source, { purpose: 'copy', ...interval }), note: undefined }
-  } catch (error) {
-    if (!(error instanceof WalbackError) || error.code !== 'storage') throw error
-    return { note: `no lease could be written, so a prune does not know of this copy: ${messageOf(error)}` }
-  }
 }
 
 /** A prune looks for copies after it has its lock, and this for a prune after its lease: of the two one sees the other. */

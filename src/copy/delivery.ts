@@ -1,7 +1,7 @@
 import { throwIfAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import type { Repository } from '../repository/repository.ts'
-import type { ObjectSource, Storage } from '../storage/storage.ts'
+import { isAbsent, type ObjectSource, type Storage } from '../storage/storage.ts'
 import { type PassedReference, passContainer } from './pass.ts'
 
 /** An object of the source that was not copied, and why. */
@@ -36,8 +36,9 @@ export class Delivery {
   }
 
   /**
-   * Stores a container as it is, also one that is encrypted. What does not check out, or is not there, fails as `corrupt` and leaves nothing at the
-   * target. `held`: something of another length is in its place, which is no whole object of this name.
+   * Stores a container as it is, also one that is encrypted. What does not check out, or is not there, fails as
+   * `corrupt` and leaves nothing at the target. `held`: something of another length is in its place, which is no whole
+   * object of this name.
    */
   async container(
     reference: PassedReference,
@@ -104,10 +105,6 @@ export class Delivery {
     return true
   }
 }
-
-/** Whether an object was not there. */
-export const isAbsent = (error: unknown): boolean =>
-  error instanceof WalbackError && error.code === 'storage' && error.facts['absent'] === true
 
 /** The error for an object that is damaged, which says its key; what is named and not there is damage as well. */
 function asDamage(key: string, error: unknown): unknown {

@@ -7,9 +7,9 @@ import { readAll, type Storage } from '../storage/storage.ts'
 import { compareListings } from './compare.ts'
 
 /**
- * Opens the repository that is to be a copy of another, made now if there is none. A
- * copy of an encrypted repository has its key, wrapped for the same recipients, and needs no other to be copied to: so
- * what wraps the key is copied first.
+ * Opens the repository that is to be a copy of another, made now if there is none. A copy of an encrypted repository
+ * has its key, wrapped for the same recipients, and needs no other to be copied to: so what wraps the key is copied
+ * first.
  */
 export async function openTarget(from: Repository, target: Storage, signal?: AbortSignal): Promise<Repository> {
   if ((await findTarget(from, target)) === undefined) {

@@ -2,7 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { z } from 'zod'
 import { sleep, throwIfAborted } from '../base/abort.ts'
-import { WalbackError } from '../base/errors.ts'
+import { messageOf, WalbackError } from '../base/errors.ts'
+import { isAbsent } from '../storage/storage.ts'
 import { leasesPrefix } from './layout.ts'
 import type { Repository } from './repository.ts'
 import { readJson, sealedJson } from './sealed-json.ts'
@@ -159,6 +160,25 @@ export class Lease implements AsyncDisposable {
   }
 }
 
+/**
+ * The lease of one that reads. A store that takes none, because the credentials may only read, is no reason not to read:
+ * the note says so.
+ */
+export async function takeReadersLease(
+  repository: Repository,
+  source: string,
+  options: LeaseOptions,
+): Promise<{ readonly lease?: Lease; readonly note: string | undefined }> {
+  try {
+    return { lease: await Lease.take(repository, source, options), note: undefined }
+  } catch (error) {
+    if (!(error instanceof WalbackError) || error.code !== 'storage') throw error
+    return {
+      note: `no lease could be written, so a prune does not know of this ${options.purpose}: ${messageOf(error)}`,
+    }
+  }
+}
+
 /** The leases that are in force: those that were broken are not. */
 export async function readLeases(repository: Repository, source: string, signal?: AbortSignal): Promise<LeaseRecord[]> {
   const keys: string[] = []
@@ -177,7 +197,7 @@ async function readLease(repository: Repository, key: string): Promise<LeaseReco
   try {
     return await readJson(repository.storage, key, leaseShape)
   } catch (error) {
-    if (error instanceof WalbackError && error.facts['absent'] === true) return undefined
+    if (isAbsent(error)) return undefined
     throw error
   }
 }

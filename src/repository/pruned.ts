@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import { z } from 'zod'
-import { WalbackError } from '../base/errors.ts'
 import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
+import { isAbsent } from '../storage/storage.ts'
 import { prunedPrefix } from './layout.ts'
 import type { Repository } from './repository.ts'
 import { readJson, sealedJson } from './sealed-json.ts'
@@ -70,8 +70,7 @@ export async function readRemoved(
       return { ranges: merged(ranges), bases }
     } catch (error) {
       // A record may have been replaced by one that holds more, between the listing and the look.
-      const isReplaced = error instanceof WalbackError && error.facts['absent'] === true
-      if (!isReplaced || attempt === attempts) throw error
+      if (!isAbsent(error) || attempt === attempts) throw error
     }
   }
 }

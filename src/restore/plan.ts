@@ -56,6 +56,13 @@ export interface RestorePlan {
   readonly notRestored: readonly string[]
 }
 
+/** What there is to be read for a plan. */
+export type PlannedReading = Pick<RestorePlan, 'source' | 'timeline' | 'base' | 'earlier' | 'segments' | 'cut'>
+
+/** What segments take in the repository, with their parts. */
+export const bytesOf = (segments: readonly StoredSegment[]): number =>
+  segments.reduce((sum, segment) => sum + segment.size_bytes + segment.parts_bytes, 0)
+
 /** Chooses timeline, base and segments for a target; refuses one outside of what can be restored, naming the nearest. */
 export async function planRestore(
   repository: Repository,
@@ -253,7 +260,7 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
     transactions: choice.kept(baseLsn),
     bytes: {
       base: base.stored_bytes,
-      segments: [...earlier, ...segments].reduce((sum, segment) => sum + segment.size_bytes + segment.parts_bytes, 0),
+      segments: bytesOf([...earlier, ...segments]),
     },
     sequences: sequencePositions(base.sequences, samples, baseLsn),
     sequencesBounded: isBounded,

@@ -1,10 +1,10 @@
-import { messageOf, WalbackError } from '../base/errors.ts'
+import { WalbackError } from '../base/errors.ts'
 import { formatLsn, lsn, maxLsn } from '../model/lsn.ts'
 import { manifestKey } from '../repository/layout.ts'
-import { Lease, type LeaseReads } from '../repository/lease.ts'
+import { type LeaseReads, takeReadersLease } from '../repository/lease.ts'
 import { contains, readPruned } from '../repository/pruned.ts'
 import type { Repository } from '../repository/repository.ts'
-import type { RestorePlan } from './plan.ts'
+import type { PlannedReading } from './plan.ts'
 
 /** What a restore says to the repository while it reads. */
 export interface Reading {
@@ -20,17 +20,15 @@ interface ReadingOptions {
   readonly interval_ms?: number | undefined
 }
 
-/**
- * Works under a lease, so that nothing of what the plan names is removed meanwhile. A store that takes no lease, because
- * the credentials may only read, is no reason not to restore: that is said, and gone on with.
- */
+/** Works under a lease, if the store takes one, so that nothing of what the plan names is removed meanwhile. */
 export async function underLease<T>(
   repository: Repository,
-  plan: RestorePlan,
+  plan: PlannedReading,
   work: (reading: Reading) => Promise<T>,
-  options: ReadingOptions = {},
+  { purpose = 'restore', interval_ms }: ReadingOptions = {},
 ): Promise<T> {
-  const { lease, note } = await take(repository, plan, options)
+  const options = { purpose, reads: readsOf(plan), ...(interval_ms ? { interval_ms } : {}) }
+  const { lease, note } = await takeReadersLease(repository, plan.source, options)
   await using _ = lease
   // After the lease is there to be seen: what is still named now is not removed any more.
   await requireNamed(repository, plan)
@@ -45,21 +43,7 @@ export async function underLease<T>(
   }
 }
 
-async function take(
-  repository: Repository,
-  plan: RestorePlan,
-  { purpose = 'restore', interval_ms }: ReadingOptions,
-): Promise<{ readonly lease?: Lease; readonly note: string | undefined }> {
-  try {
-    const options = { purpose, reads: readsOf(plan), ...(interval_ms ? { interval_ms } : {}) }
-    return { lease: await Lease.take(repository, plan.source, options), note: undefined }
-  } catch (error) {
-    if (!(error instanceof WalbackError) || error.code !== 'storage') throw error
-    return { note: `no lease could be written, so a prune does not know of this restore: ${messageOf(error)}` }
-  }
-}
-
-function readsOf({ timeline, base, earlier, segments, cut }: RestorePlan): LeaseReads {
+function readsOf({ timeline, base, earlier, segments, cut }: PlannedReading): LeaseReads {
   const starts = [...earlier, ...segments].map(({ start }) => start).sort((a, b) => (a < b ? -1 : 1))
   const [from, last] = [starts[0], starts.at(-1)]
   const stream =
@@ -71,7 +55,7 @@ function readsOf({ timeline, base, earlier, segments, cut }: RestorePlan): Lease
 
 async function requireNamed(
   repository: Repository,
-  { source, timeline, base, earlier, segments }: RestorePlan,
+  { source, timeline, base, earlier, segments }: PlannedReading,
 ): Promise<void> {
   const pruned = await readPruned(repository, timeline)
   const isThere = (await repository.storage.size(manifestKey(source, base.id))) !== undefined

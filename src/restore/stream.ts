@@ -21,7 +21,7 @@ import { MessageReader } from '../repository/record.ts'
 import type { Repository } from '../repository/repository.ts'
 import { type SegmentSummary, segmentHeader, type TransactionEntry } from '../repository/segment-format.ts'
 import type { ObjectSource } from '../storage/storage.ts'
-import type { RestorePlan } from './plan.ts'
+import type { PlannedReading } from './plan.ts'
 
 /** A change that the restore has to make, rows under the form of the relation that they were made with. */
 export type Change =
@@ -40,7 +40,7 @@ export type Change =
  */
 export async function* readChanges(
   repository: Repository,
-  plan: RestorePlan,
+  plan: PlannedReading,
   options: {
     readonly signal?: AbortSignal | undefined
     readonly onBytes?: (stored: number) => void
@@ -54,7 +54,7 @@ export async function* readChanges(
 
 async function* passOf(
   repository: Repository,
-  segments: RestorePlan['segments'],
+  segments: PlannedReading['segments'],
   filter: TransactionFilter,
   options: { readonly signal?: AbortSignal | undefined; readonly onBytes?: (stored: number) => void },
 ): AsyncGenerator<Iterable<Change>> {
@@ -108,7 +108,7 @@ interface Wanted {
 }
 
 /** What is kept and the base's snapshot does not see. */
-function laterChanges({ base, cut }: RestorePlan, seenBy: Snapshot | undefined): Wanted {
+function laterChanges({ base, cut }: PlannedReading, seenBy: Snapshot | undefined): Wanted {
   const snapshot = parseSnapshot(base.snapshot)
   const isKept = (xid: FullXid, end: Lsn): boolean =>
     end <= cut && !isVisible(xid, snapshot) && (seenBy === undefined || isVisible(xid, seenBy))
@@ -116,7 +116,7 @@ function laterChanges({ base, cut }: RestorePlan, seenBy: Snapshot | undefined):
 }
 
 /** What the base's snapshot sees, and that which a table was read under did not. */
-function earlierTables({ base }: RestorePlan): Wanted {
+function earlierTables({ base }: PlannedReading): Wanted {
   const last = parseSnapshot(base.snapshot)
   const snapshots = new Map<string, Snapshot>()
   const byTable = new Map<number, Snapshot>()
@@ -146,7 +146,7 @@ class TransactionFilter {
   private reader = new MessageReader()
   private tables: ReturnType<Wanted['tables']> = 'none'
 
-  constructor(plan: RestorePlan, wanted: Wanted) {
+  constructor(plan: PlannedReading, wanted: Wanted) {
     this.wanted = wanted
     this.decode = nameDecoder(plan.timeline.encoding)
   }

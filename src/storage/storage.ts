@@ -1,3 +1,5 @@
+import { WalbackError } from '../base/errors.ts'
+
 /**
  * Where objects live. Keys are relative paths of `[A-Za-z0-9._-]` parts joined by `/`. What the methods promise:
  * - `put` resolves once the whole object is durable under its key; until then, and if it fails, the key is as it was.
@@ -59,3 +61,7 @@ export async function readAll(chunks: AsyncIterable<Buffer>): Promise<Buffer> {
   for await (const chunk of chunks) parts.push(chunk)
   return Buffer.concat(parts)
 }
+
+/** Whether a request failed because there is no object under its key. */
+export const isAbsent = (error: unknown): boolean =>
+  error instanceof WalbackError && error.code === 'storage' && error.facts['absent'] === true

@@ -2,12 +2,12 @@
 import pg from 'pg'
 import { expect } from 'vitest'
 import { sleep } from '../../src/base/abort.ts'
-import { WalbackError } from '../../src/base/errors.ts'
 import { formatLsn, type Lsn, parseLsn } from '../../src/model/lsn.ts'
 import type { Repository } from '../../src/repository/repository.ts'
 import type { SegmentSummary, TransactionEntry } from '../../src/repository/segment-format.ts'
 import { listSegments, readSegment, readSoundHead } from '../../src/repository/segments.ts'
 import { currentTimeline, readTimelines, type Timeline } from '../../src/repository/timeline.ts'
+import { isAbsent } from '../../src/storage/storage.ts'
 import { differences, fingerprint } from '../support/fingerprint.ts'
 import type { Random } from '../support/random.ts'
 import { type PhysicalBase, recoverTo } from '../support/referee.ts'
@@ -45,7 +45,7 @@ async function storedEnd(repository: Repository, timeline: Timeline): Promise<Ls
   try {
     return (await readSoundHead(repository, timeline)).head.end
   } catch (error) {
-    if (error instanceof WalbackError && error.facts.absent === true) return undefined
+    if (isAbsent(error)) return undefined
     throw error
   }
 }
