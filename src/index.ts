@@ -75,6 +75,7 @@ export {
 export { readUnseen, type UncertainSpan } from './history/uncertain.ts'
 export { type EventKind, eventKinds, type Severity, type WalbackEvent } from './model/event.ts'
 export { formatLsn, type Lsn, parseLsn } from './model/lsn.ts'
+export { everything, isEverything, type Selection } from './model/selection.ts'
 export type { RecoveryTarget } from './model/target.ts'
 export {
   formatTime,
@@ -129,6 +130,7 @@ export type { RestoreProgress } from './restore/progress.ts'
 export { type RestoreOptions, type RestoreReport, restore } from './restore/restore.ts'
 export { lookAtRoles } from './restore/role-look.ts'
 export type { RoleOptions, RolePlan } from './restore/role-plan.ts'
+export { selectTables } from './restore/selected.ts'
 export type { BaseVerdict, KeptMoment, KeptWindow, PrunePlan, UnfinishedVerdict } from './retention/plan.ts'
 export { isEmptyPolicy, type RetentionPolicy } from './retention/policy.ts'
 export { Prune, type PruneReport, previewPrune } from './retention/prune.ts'

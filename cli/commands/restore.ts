@@ -12,6 +12,7 @@ import {
   type RestorePlan,
   type RestoreReport,
   resolveConninfo,
+  selectTables,
   type TransactionEntry,
   WalbackError,
 } from '../../src/index.ts'
@@ -22,8 +23,9 @@ import { parseJobs } from '../options.ts'
 import { Progress, restoreProgress } from '../progress.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
 import { addRoleFlags, lookAtTarget, type RoleFlags, roleOptionsOf, rolesInWords, rolesJson } from '../roles.ts'
+import { addSelectionFlags, type SelectionFlags, selectionInWords, selectionJson, selectionOf } from '../selection.ts'
 
-interface Options extends RoleFlags {
+interface Options extends RoleFlags, SelectionFlags {
   readonly to?: string
   readonly toLsn?: string
   readonly toTx?: string
@@ -48,18 +50,22 @@ export const addRestore: AddCommand = (program, bind) => {
     .option('--into-url <url>', 'a database on another server: new, or empty')
     .option('--plan', 'show what would be done, and end')
     .option('--jobs <n>', 'connections that load and check tables side by side', parseJobs, 4)
-  addRoleFlags(command).action(bind<Options>(restore))
+  addRoleFlags(addSelectionFlags(command)).action(bind<Options>(restore))
 }
 
 async function restore(context: Context, options: Options): Promise<number | undefined> {
   const { out, signal } = context
   const target = targetOf(context, options)
+  const selection = selectionOf(options)
   const destination = await destinationOf(context, options)
   const {
     repository,
     passedOver,
     value: plan,
-  } = await readFirst(context, (opened) => planRestore(opened.repository, opened.source, target, { signal }))
+  } = await readFirst(context, async (opened) => {
+    const whole = await planRestore(opened.repository, opened.source, target, { signal })
+    return selectTables(opened.repository, whole, selection, { signal })
+  })
   const roles = await lookAtTarget(context, repository, plan, destination, options)
   const words = planInWords(context, plan, destination, rolesInWords(roles))
   const from = { repository: repository.storage.url, ...passedOverJson(passedOver) }
@@ -149,8 +155,8 @@ async function destinationOf(context: Context, options: Options): Promise<Destin
 }
 
 /** How many different ones are read. */
-const segmentsOf = ({ earlier, segments }: RestorePlan): number =>
-  new Set([...earlier, ...segments].map(({ key }) => key)).size
+const segmentsOf = ({ earlier, segments, unneeded }: RestorePlan): number =>
+  new Set([...earlier, ...segments].map(({ key }) => key)).size - (unneeded?.size ?? 0)
 
 function planInWords(
   context: Context,
@@ -165,6 +171,7 @@ function planInWords(
     `last kept  ${entryInWords(context, lastKept) ?? 'the state of the base itself'}`,
     `left out   ${leftOutInWords(context, plan)}`,
     `into       new database ${printable(database)} on ${describeConninfo(conninfo, database)}; ${printable(base.database.name)} is not touched`,
+    ...selectionInWords(plan).map((line, index) => `${index === 0 ? 'only     ' : '         '}  ${line}`),
     ...roles.map((line, index) => `${index === 0 ? 'roles    ' : '         '}  ${line}`),
     ...plan.notRestored.map((line, index) => `${index === 0 ? 'without  ' : '         '}  ${line}`),
   ]
@@ -229,6 +236,7 @@ function planJson(plan: RestorePlan, { conninfo, database }: Destination): Recor
     transactions: plan.transactions,
     bytes: plan.bytes,
     into: { server: describeConninfo(conninfo, database), database },
+    selection: selectionJson(plan),
     not_restored: plan.notRestored,
   }
 }

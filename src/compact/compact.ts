@@ -95,8 +95,9 @@ class Compaction {
     const [base, run] = [drawBaseId(this.started), randomBytes(3).toString('hex')]
     this.store = new BaseStore({ repository, source: this.base.source, base, run, signal: options.signal })
     this.tables = new Map(this.base.tables.map((table) => [table.oid, { table, raw_bytes: undefined }]))
+    const ignored = new Set(this.base.tablesWithoutRows)
     this.fold = new Fold({
-      ignored: this.base.tablesWithoutRows,
+      isIgnored: (oid) => ignored.has(oid),
       generatedColumns: (sent) => this.generatedColumns(sent),
       budget_bytes: options.memory_bytes ?? compactMemory_bytes,
     })

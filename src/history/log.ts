@@ -3,6 +3,7 @@
 import { WalbackError } from '../base/errors.ts'
 import { nearest } from '../base/nearest.ts'
 import { type Lsn, parseLsn } from '../model/lsn.ts'
+import { matchTables, type TableName } from '../model/selection.ts'
 import type { Micros } from '../model/time.ts'
 import type { BaseManifest } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -79,24 +80,6 @@ export interface TransactionLog {
   /** Of all that matched, also those past the limit. */
   readonly matched: number
   readonly totals: Readonly<Record<Operation, number>>
-}
-
-/** A matcher for table patterns. */
-export function matchTables(
-  patterns: readonly string[],
-): (table: { readonly schema: string; readonly name: string }) => boolean {
-  const expressions = patterns.map(
-    (pattern) =>
-      new RegExp(
-        `^${pattern
-          .split('*')
-          .map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'))
-          .join('.*')}$`,
-        's',
-      ),
-  )
-  return ({ schema, name }) =>
-    expressions.some((expression) => expression.test(name) || expression.test(`${schema}.${name}`))
 }
 
 /** `>100`, `>=5`, `<3`, `=1`; a bare number means at least. */
@@ -277,11 +260,6 @@ export async function readLog(
   }
   for (const pattern of selection.tables ?? []) refuseUnknownTable(pattern, known, changed)
   return selector.result()
-}
-
-interface TableName {
-  readonly schema: string
-  readonly name: string
 }
 
 /** A table that was only ever made, altered or dropped is known as well. */

@@ -12,7 +12,7 @@ export interface Folded {
 
 interface FoldOptions {
   /** Relations that the stream may name, and whose rows are none of ours. */
-  readonly ignored: readonly number[]
+  readonly isIgnored: (oid: number) => boolean
   /** A table's generated columns: from 18 on the stream may have them, and neither a base nor COPY takes them. */
   readonly generatedColumns: (sent: RelationMessage) => ReadonlySet<string>
   readonly budget_bytes: number
@@ -28,14 +28,12 @@ interface Form {
 /** Folds the stream into net changes per table, until they hold so much memory that they have to be applied. */
 export class Fold {
   private readonly options: FoldOptions
-  private readonly ignored: ReadonlySet<number>
   private readonly folded = new Map<number, { form: Form; readonly changes: NetChanges }>()
   private held = 0
   private mustApply = false
 
   constructor(options: FoldOptions) {
     this.options = options
-    this.ignored = new Set(options.ignored)
   }
 
   /** True when what is held should be applied before more is added. */
@@ -51,13 +49,13 @@ export class Fold {
   add(change: Extract<Change, { kind: 'row' | 'truncate' }>): boolean {
     if (change.kind === 'truncate') {
       const all = change.relations
-        .filter((relation) => !this.ignored.has(relation.oid))
+        .filter((relation) => !this.options.isIgnored(relation.oid))
         .map((relation) => this.for(relation)?.changes)
       if (all.some((changes) => changes === undefined)) return false
       for (const changes of all) this.account(changes as NetChanges, () => changes?.truncate())
       return true
     }
-    if (this.ignored.has(change.relation.oid)) return true
+    if (this.options.isIgnored(change.relation.oid)) return true
     const found = this.for(change.relation)
     if (found === undefined) return false
     this.account(found.changes, () => found.changes.add(projected(change.row, found.form.places)))

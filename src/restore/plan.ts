@@ -19,6 +19,7 @@ import {
 import { readTimelines, type Timeline } from '../repository/timeline.ts'
 import { UnseenChanges } from '../repository/unseen-changes.ts'
 import { notRestored, type UnsureDdl } from './not-restored.ts'
+import type { Selected } from './selected.ts'
 import { type SequencePosition, type SequenceSample, sequencePositions } from './sequences.ts'
 import { type Cut, CutSearch, isReachable, type Outside, searchFrom } from './target.ts'
 import { unseenLines } from './unseen-lines.ts'
@@ -38,6 +39,8 @@ export interface RestorePlan {
   readonly segments: readonly StoredSegment[]
   /** Transactions that end at or before this are kept. */
   readonly cut: Lsn
+  /** Of the segments those, by their keys, that have nothing of what was selected. */
+  readonly unneeded?: ReadonlySet<string>
   /** Where the state that is restored ends: the last commit in it, or the base. */
   readonly reached: Lsn
   /** The last kept and the first left out of the transactions that changed rows or the schema, as far as there are any near. */
@@ -54,10 +57,15 @@ export interface RestorePlan {
   readonly unseen: readonly string[]
   /** What this restore does not bring back, each in a line. */
   readonly notRestored: readonly string[]
+  /** If not everything is asked for: what is (selected.ts). */
+  readonly selected?: Selected
 }
 
 /** What there is to be read for a plan. */
-export type PlannedReading = Pick<RestorePlan, 'source' | 'timeline' | 'base' | 'earlier' | 'segments' | 'cut'>
+export type PlannedReading = Pick<
+  RestorePlan,
+  'source' | 'timeline' | 'base' | 'earlier' | 'segments' | 'cut' | 'unneeded'
+>
 
 /** What segments take in the repository, with their parts. */
 export const bytesOf = (segments: readonly StoredSegment[]): number =>

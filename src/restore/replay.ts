@@ -27,7 +27,7 @@ export interface ReplayOptions {
   /** The tables to load in place of the base's, by their ids: those beside that staged ones go through. */
   readonly staged: ReadonlyMap<number, BaseTable>
   /** Relations that the stream may name, and whose rows are none of ours. */
-  readonly ignored: readonly number[]
+  readonly isIgnored: (oid: number) => boolean
   /** Ends the loading of the base: what is left of its schema is made. */
   readonly complete: (tables: readonly RestoredTable[]) => Promise<void>
   readonly roles: Roles
@@ -70,7 +70,7 @@ export class Replay {
     this.options = options
     this.base = new Map(plan.base.tables.map((table) => [table.oid, table]))
     this.fold = new Fold({
-      ignored: options.ignored,
+      isIgnored: options.isIgnored,
       generatedColumns: ({ oid }) => tables.generatedColumns(oid),
       budget_bytes: options.memory_bytes,
     })
@@ -159,9 +159,8 @@ export class Replay {
     const { base } = this.plan
     const phase = new Phase('rows', 'bytes', base.raw_bytes, this.options.onProgress)
     const restored = new Map<number, RestoredTable>()
-    const ignored = new Set(this.options.ignored)
     const tables = base.tables.flatMap(
-      (table) => this.options.staged.get(table.oid) ?? (ignored.has(table.oid) ? [] : table),
+      (table) => this.options.staged.get(table.oid) ?? (this.options.isIgnored(table.oid) ? [] : table),
     )
     const largestFirst = tables.sort((a, b) => b.rows - a.rows)
     await forEachParallel(largestFirst, this.lanes.length, async (table, lane) => {

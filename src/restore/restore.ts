@@ -7,11 +7,13 @@ import { qualified } from '../model/identifier.ts'
 import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { openRowSession } from '../postgres/row-session.ts'
+import type { Statement } from '../postgres/split-sql.ts'
 import type { BaseTable } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import { applyProperties } from './database-properties.ts'
 import { putBackChecks, takeOffChecks } from './deferred-checks.ts'
 import { type Destination, onServer, prepareDestination, type Workplace } from './destination.ts'
+import { dropUnselected } from './drop-unselected.ts'
 import { restoreLargeObjects } from './large-objects.ts'
 import type { RestorePlan } from './plan.ts'
 import { type OnProgress, Phase } from './progress.ts'
@@ -74,11 +76,8 @@ export async function restore(
     plan,
     async ({ signal, note }) => {
       const signals = [options.signal, signal].filter((one) => one !== undefined)
-      const notes = note === undefined ? [] : [note]
-      return {
-        ...(await carryOut(repository, plan, destination, { ...options, signal: AbortSignal.any(signals) })),
-        notes,
-      }
+      const report = await carryOut(repository, plan, destination, { ...options, signal: AbortSignal.any(signals) })
+      return note === undefined ? report : { ...report, notes: [note, ...report.notes] }
     },
     { interval_ms: options.lease_ms },
   )
@@ -89,7 +88,7 @@ async function carryOut(
   plan: RestorePlan,
   destination: Destination,
   options: RestoreOptions,
-): Promise<Omit<RestoreReport, 'notes'>> {
+): Promise<RestoreReport> {
   const started = performance.now()
   const workplace = await prepareDestination(destination, plan.base.database)
   const work = new Restore(repository, plan, destination.conninfo, workplace, options)
@@ -111,6 +110,7 @@ async function carryOut(
       ...outcome,
       roles: { created: roles.created, notes: roles.notes() },
       warnings: [...plan.unseen, ...work.warnings, ...roles.warnings()],
+      notes: work.notes,
     }
   } catch (error) {
     await work.close()
@@ -164,6 +164,7 @@ const defaultMemory_bytes = 256 << 20
 
 class Restore {
   readonly warnings: string[] = []
+  readonly notes: string[] = []
   /** Once there is a session on the target. */
   roles: Roles | undefined
   private readonly repository: Repository
@@ -193,7 +194,9 @@ class Restore {
 
   async run(): Promise<Outcome & { readonly roles: Roles }> {
     const { base } = this.plan
-    const statements = await loadStatements(this.repository, this.plan, this.options.signal)
+    const loaded = await loadStatements(this.repository, this.plan, this.options.signal)
+    const isMade = (statement: Statement): boolean => !this.plan.selected?.isCut(statement)
+    const statements = { ...loaded, post: loaded.post.filter(isMade) }
     const schema = await this.open((conninfo) =>
       connect(conninfo, { database: this.database, application: 'walback restore' }),
     )
@@ -210,17 +213,18 @@ class Restore {
     for (const lane of lanes) await lane.query('SET synchronous_commit = off')
     const [first] = lanes as [pg.Client]
     const warn = (warning: string): void => void this.warnings.push(warning)
-    const staged = await stageTables(first, base.tables, warn)
+    const read = base.tables.filter(({ oid }) => !this.plan.selected?.without.has(oid))
+    const staged = await stageTables(first, read, warn)
     const tables = new TargetTables()
     await tables.addBase(first, [...base.tables, ...base.sequences])
-    const proof = new Phase('proof', 'tables', base.tables.length, this.options.onProgress)
+    const proof = new Phase('proof', 'tables', read.length, this.options.onProgress)
     const proving = { ...this.copying, onTable: () => proof.add(1) }
     const filledViews: string[] = []
     const replay = new Replay(this.repository, this.plan, lanes, tables, {
       ...this.copying,
       memory_bytes: this.options.memory_bytes ?? defaultMemory_bytes,
       staged,
-      ignored: this.ignored(staged),
+      isIgnored: this.ignored(staged),
       roles,
       provideRoles: (named) => roles.provideLater(schema, named),
       warn,
@@ -232,7 +236,7 @@ class Restore {
           loaded.filter(({ table }) => isStaged(table)),
           proving,
         )
-        await settleTables(first, base.tables, staged, warn)
+        await settleTables(first, read, staged, warn)
         await schema.query(sourcePathSql(base.database))
         await this.statements(schema, 'indexes', roles, statements.post)
         await putBackChecks(schema, checks, warn)
@@ -243,7 +247,9 @@ class Restore {
     const { signal } = this.options
     await replay.run(readChanges(this.repository, this.plan, { signal, onBytes: (stored) => progress.add(stored) }))
     this.warnings.push(...(await this.unreadable.warnings(first)))
-    await restoreLargeObjects(first, this.repository, base.largeObjects, { roles, signal })
+    if (this.plan.selected === undefined)
+      await restoreLargeObjects(first, this.repository, base.largeObjects, { roles, signal })
+    else this.notes.push(...(await dropUnselected(schema, this.plan.selected, tables)))
     await this.finish(schema, roles, statements, tables, fillable(filledViews, replay.populatedViews()))
     return { ...(await this.prove(lanes, tables, staged, proving)), roles }
   }
@@ -259,10 +265,12 @@ class Restore {
   }
 
   /** Relations whose rows are not to be restored. */
-  private ignored(staged: ReadonlyMap<number, BaseTable>): number[] {
-    const { base } = this.plan
+  private ignored(staged: ReadonlyMap<number, BaseTable>): (oid: number) => boolean {
+    const { base, selected } = this.plan
+    if (selected?.selection.rows === false) return () => true
     const leftOut = base.tables.filter((table) => isStaged(table) && !staged.has(table.oid)).map((table) => table.oid)
-    return [...base.tablesWithoutRows, ...leftOut]
+    const ignored = new Set([...base.tablesWithoutRows, ...leftOut, ...(selected?.without ?? [])])
+    return (oid) => ignored.has(oid)
   }
 
   /** Reads again what the archive tells, and counts the rest. */
@@ -334,14 +342,15 @@ class Restore {
     tables: TargetTables,
     views: ReadonlySet<string>,
   ): Promise<void> {
+    const hasRows = this.plan.selected?.selection.rows !== false
     const positions = new Map(this.plan.sequences.map((position) => [tables.target(position.oid), position]))
-    await setSequences(schema, (target) => positions.get(String(target)), this.plan.sequencesBounded)
+    if (hasRows) await setSequences(schema, (target) => positions.get(String(target)), this.plan.sequencesBounded)
     // One that reads another was made after it.
     const { rows } = await schema.query<QualifiedName & { oid: string }>(
       `SELECT c.oid::text AS oid, n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'm' ORDER BY c.oid`,
     )
-    for (const view of rows.filter(({ oid }) => views.has(oid))) {
+    for (const view of rows.filter(({ oid }) => hasRows && views.has(oid))) {
       throwIfAborted(this.options.signal)
       await this.refresh(schema, view)
     }

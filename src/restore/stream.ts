@@ -48,18 +48,27 @@ export async function* readChanges(
     readonly seenBy?: Snapshot
   } = {},
 ): AsyncGenerator<Iterable<Change>> {
-  yield* passOf(repository, plan.earlier, new TransactionFilter(plan, earlierTables(plan)), options)
-  yield* passOf(repository, plan.segments, new TransactionFilter(plan, laterChanges(plan, options.seenBy)), options)
+  const { earlier, segments, unneeded } = plan
+  const [before, after] = [earlierTables(plan), laterChanges(plan, options.seenBy)]
+  yield* passOf(repository, earlier, new TransactionFilter(plan, before), { ...options, unneeded })
+  yield* passOf(repository, segments, new TransactionFilter(plan, after), { ...options, unneeded })
 }
 
 async function* passOf(
   repository: Repository,
   segments: PlannedReading['segments'],
   filter: TransactionFilter,
-  options: { readonly signal?: AbortSignal | undefined; readonly onBytes?: (stored: number) => void },
+  options: {
+    readonly signal?: AbortSignal | undefined
+    readonly onBytes?: (stored: number) => void
+    readonly unneeded?: ReadonlySet<string> | undefined
+  },
 ): AsyncGenerator<Iterable<Change>> {
-  let previous: SegmentSummary | undefined
-  for await (const { segment, source } of loadSegments(repository, segments, options.signal)) {
+  const needed = segments.filter(({ key }) => !options.unneeded?.has(key))
+  const keyBefore = new Map(segments.map(({ key }, place) => [key, segments[place - 1]?.key]))
+  let last: SegmentSummary | undefined
+  for await (const { segment, source } of loadSegments(repository, needed, options.signal)) {
+    const previous = last?.key === keyBefore.get(segment.key) ? last : undefined
     const { parts } = segment.trailer
     filter.beginSegment(segment.trailer.transactions)
     for await (const part of loadParts(repository, parts, options.signal)) {
@@ -71,7 +80,7 @@ async function* passOf(
     yield* blocks(source, { key, sha256, kind: 'segment' }, check, filter, options.signal)
     options.onBytes?.(segment.size_bytes)
     filter.endSegment(segment.key)
-    previous = segment
+    last = segment
   }
 }
 

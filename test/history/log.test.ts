@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type LogSelection, matchTables, parseRowCondition, selectTransactions } from '../../src/history/log.ts'
+import { type LogSelection, parseRowCondition, selectTransactions } from '../../src/history/log.ts'
 import { parseLsn } from '../../src/model/lsn.ts'
+import { matchTables } from '../../src/model/selection.ts'
 import { micros } from '../../src/model/time.ts'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
 import type { DdlEntry, SegmentSummary } from '../../src/repository/segment-format.ts'

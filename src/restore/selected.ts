@@ -1,0 +1,180 @@
+/** A plan for some of the tables, or for the schema alone: what of it is read, and why. */
+
+import { ahead } from '../base/ahead.ts'
+import { WalbackError } from '../base/errors.ts'
+import { nearest } from '../base/nearest.ts'
+import type { QualifiedName } from '../model/catalog.ts'
+import { isEverything, matchExcluded, matchSelection, type Selection } from '../model/selection.ts'
+import type { Statement } from '../postgres/split-sql.ts'
+import type { BaseTable } from '../repository/base.ts'
+import type { Repository } from '../repository/repository.ts'
+import type { SegmentTrailer } from '../repository/segment-format.ts'
+import { readers, readSegment, type StoredSegment } from '../repository/segments.ts'
+import { bytesOf, type RestorePlan } from './plan.ts'
+import { loadStatements, type SchemaStatements } from './schema.ts'
+import { type ForeignKey, foreignKeyIn, inheritanceIn, isUnderstood, tablesIn } from './schema-tables.ts'
+
+/** What of a plan's base and stream is read. */
+export interface Selected {
+  readonly selection: Selection
+  /** The base's tables that are meant, by their ids. */
+  readonly tables: ReadonlySet<number>
+  /** Tables of the base whose rows are not read, by their ids. */
+  readonly without: ReadonlySet<number>
+  /** Why all rows are read all the same, and those of other tables dropped at the end. */
+  readonly readsAll: string | undefined
+  /** Whether a statement makes a foreign key to rows that are not there. */
+  readonly isCut: (statement: Statement) => boolean
+}
+
+/**
+ * Narrows a plan: the rows of other tables, and the segments that only have such rows, are not read. Where the schema was
+ * changed between base and target in a way that may give a table another name, or look at rows of other tables, all is
+ * read all the same, and the other tables go at the end: the result is equal, only slower.
+ */
+export async function selectTables(
+  repository: Repository,
+  plan: RestorePlan,
+  selection: Selection,
+  options: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<RestorePlan> {
+  if (isEverything(selection)) return plan
+  const { base } = plan
+  const statements = await loadStatements(repository, plan, options.signal)
+  const kept = keptOf(base.tables, [...statements.pre, ...statements.post], selection)
+  const trailers = await readTrailers(repository, plan, options.signal)
+  const commands = [...trailers.values()].flatMap(commandsOf)
+  if (kept.size === 0 && !commands.some(({ tag }) => tag === undefined || mayName.test(tag)))
+    throw noSuchTable(base.tables, selection)
+  const readsAll = selection.rows ? whyAll(statements, commands) : undefined
+  const isMeant = (table: BaseTable): boolean => kept.has(keyOf(table))
+  const isRead = (table: BaseTable): boolean => readsAll !== undefined || (selection.rows && isMeant(table))
+  const without = new Set(base.tables.filter((table) => !isRead(table)).map(({ oid }) => oid))
+  const isNeeded = ({ key }: StoredSegment): boolean => {
+    const trailer = trailers.get(key)
+    return trailer === undefined || hasCommands(trailer) || (selection.rows && touchesOther(trailer, without))
+  }
+  const stored = [...plan.earlier, ...plan.segments]
+  const cutKey = (statement: Statement): ForeignKey | undefined => {
+    const key = readsAll === undefined && selection.rows ? foreignKeyIn(statement) : undefined
+    return key !== undefined && kept.has(keyOf(key.to)) ? undefined : key
+  }
+  const missed = statements.post.flatMap((statement) => {
+    const key = cutKey(statement)
+    if (key === undefined || !kept.has(keyOf(key.from))) return []
+    return `foreign key ${key.name} of ${inWords(key.from)}, since ${inWords(key.to)} is not restored`
+  })
+  return {
+    ...plan,
+    unneeded: new Set(stored.filter((segment) => !isNeeded(segment)).map(({ key }) => key)),
+    bytes: {
+      base: base.tables.filter(isRead).reduce((sum, table) => sum + storedOf(table), 0),
+      segments: bytesOf(stored.filter(isNeeded)),
+    },
+    selected: {
+      selection,
+      tables: new Set(base.tables.filter(isMeant).map(({ oid }) => oid)),
+      without,
+      readsAll,
+      isCut: (statement) => cutKey(statement) !== undefined,
+    },
+    notRestored: [...plan.notRestored, ...missed],
+  }
+}
+
+const storedOf = ({ pieces }: BaseTable): number => pieces.reduce((sum, { size_bytes }) => sum + size_bytes, 0)
+
+const keyOf = ({ schema, name }: QualifiedName): string => JSON.stringify([schema, name])
+
+const inWords = ({ schema, name }: QualifiedName): string => `${schema}.${name}`
+
+/** The base's tables that are meant, with those below them: whoever names a partitioned table means its rows. */
+function keptOf(
+  tables: readonly BaseTable[],
+  statements: readonly Statement[],
+  selection: Selection,
+): ReadonlySet<string> {
+  const [isMeant, isExcluded] = [matchSelection(selection), matchExcluded(selection)]
+  const below = new Map<string, QualifiedName[]>()
+  for (const { parent, child } of inheritanceIn(statements))
+    below.set(keyOf(parent), [...(below.get(keyOf(parent)) ?? []), child])
+  const kept = new Set<string>()
+  const pending: QualifiedName[] = [...tables, ...tablesIn(statements)].filter(isMeant)
+  for (let table = pending.pop(); table !== undefined; table = pending.pop()) {
+    if (kept.has(keyOf(table)) || isExcluded(table)) continue
+    kept.add(keyOf(table))
+    pending.push(...(below.get(keyOf(table)) ?? []))
+  }
+  return kept
+}
+
+async function readTrailers(
+  repository: Repository,
+  { earlier, segments }: RestorePlan,
+  signal: AbortSignal | undefined,
+): Promise<Map<string, SegmentTrailer>> {
+  const all = [...new Map([...earlier, ...segments].map((segment) => [segment.key, segment])).values()]
+  const load = (segment: StoredSegment, stop: AbortSignal) => readSegment(repository, segment, stop)
+  const trailers = new Map<string, SegmentTrailer>()
+  for await (const { key, trailer } of ahead(all, load, { most: readers, signal })) trailers.set(key, trailer)
+  return trailers
+}
+
+interface Command {
+  /** Undefined where the index of changes does not name it. */
+  readonly tag: string | undefined
+  readonly isUnsure: boolean
+}
+
+const commandsOf = ({ transactions }: SegmentTrailer): Command[] =>
+  transactions.flatMap(({ ddl = [], ddlCount = 0 }) => [
+    ...ddl.map(({ tag, unsure }) => ({ tag, isUnsure: unsure !== undefined })),
+    ...(ddlCount > ddl.length ? [{ tag: undefined, isUnsure: true }] : []),
+  ])
+
+const hasCommands = ({ transactions }: SegmentTrailer): boolean => transactions.some(({ ddlCount = 0 }) => ddlCount > 0)
+
+/** Whether rows changed of a table that is none of these. */
+const touchesOther = ({ tables, transactions }: SegmentTrailer, without: ReadonlySet<number>): boolean =>
+  transactions.some(({ counts }) => counts.some(([place]) => !without.has(tables[place]?.oid ?? 0)))
+
+const mayName = /TABLE|SCHEMA|SELECT INTO/
+
+/** Commands that give no table another name, and do not depend on the rows of others. */
+const harmless = new Set([
+  ...['TABLE', 'INDEX', 'SEQUENCE', 'VIEW', 'MATERIALIZED VIEW', 'FUNCTION', 'PROCEDURE', 'TRIGGER', 'TYPE'].flatMap(
+    (object) => [`CREATE ${object}`, `DROP ${object}`],
+  ),
+  ...['CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA', 'CREATE POLICY', 'CREATE STATISTICS'],
+  ...['COMMENT', 'GRANT', 'REVOKE', 'ALTER SEQUENCE', 'ALTER FUNCTION', 'REFRESH MATERIALIZED VIEW', 'REINDEX'],
+])
+
+/** Why the rows of all tables have to be read, if so. */
+function whyAll({ pre, post, last }: SchemaStatements, commands: readonly Command[]): string | undefined {
+  if (![...pre, ...post, ...last].every(isUnderstood)) return 'the schema has statements that are not understood'
+  const grave = commands.find(({ tag, isUnsure }) => isUnsure || tag === undefined || !harmless.has(tag))
+  return grave && `the schema was changed between base and target (${grave.tag ?? 'many commands'})`
+}
+
+/** No table of the base is meant, and none was made since. */
+function noSuchTable(known: readonly BaseTable[], selection: Selection): WalbackError {
+  const { tables, schemas } = selection
+  const asked = [...tables, ...schemas]
+  const all = [...new Set(known.map(inWords))]
+  const candidates =
+    tables.length === 0
+      ? known.map(({ schema }) => schema)
+      : tables[0]?.includes('.')
+        ? all
+        : known.map(({ name }) => name)
+  const meant = nearest(asked[0] ?? '', candidates)
+  const shown = all.slice(0, 8).join(', ')
+  return new WalbackError('usage', `no table is left${asked.length > 0 ? ` of ${asked.join(', ')}` : ''}`, {
+    hint:
+      meant !== undefined
+        ? `did you mean ${meant}?`
+        : all.length === 0
+          ? 'the base has no tables'
+          : `the base has ${shown}${all.length > 8 ? ', …' : ''}`,
+  })
+}
