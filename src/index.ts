@@ -125,6 +125,15 @@ export { readHead, scanSegments, timeOf } from './repository/segments.ts'
 export { currentTimeline, readTimelines, type Timeline } from './repository/timeline.ts'
 export { type UnseenChange, UnseenChanges, unseenInWords } from './repository/unseen-changes.ts'
 export { findVerification, type Verification } from './repository/verification.ts'
+export {
+  type LiveOptions,
+  type LiveReport,
+  type LiveTableReport,
+  type LiveUse,
+  type MergePreview,
+  restoreIntoLive,
+} from './restore/live.ts'
+export { type MergeMode, mergeModes } from './restore/live-table.ts'
 export { planRestore, type RestorePlan } from './restore/plan.ts'
 export type { RestoreProgress } from './restore/progress.ts'
 export { type RestoreOptions, type RestoreReport, restore } from './restore/restore.ts'

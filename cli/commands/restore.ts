@@ -4,7 +4,9 @@ import {
   describeConninfo,
   formatLsn,
   formatTime,
+  type LiveUse,
   type Micros,
+  mergeModes,
   micros,
   parseLsn,
   planRestore,
@@ -19,13 +21,14 @@ import {
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, duration, plural, printable } from '../format.ts'
+import { type LiveFlags, liveInWords, liveUseOf, parseMergeMode, restoreLive } from '../live-restore.ts'
 import { parseJobs } from '../options.ts'
 import { Progress, restoreProgress } from '../progress.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
 import { addRoleFlags, lookAtTarget, type RoleFlags, roleOptionsOf, rolesInWords, rolesJson } from '../roles.ts'
 import { addSelectionFlags, type SelectionFlags, selectionInWords, selectionJson, selectionOf } from '../selection.ts'
 
-interface Options extends RoleFlags, SelectionFlags {
+interface Options extends RoleFlags, SelectionFlags, LiveFlags {
   readonly to?: string
   readonly toLsn?: string
   readonly toTx?: string
@@ -40,7 +43,7 @@ interface Options extends RoleFlags, SelectionFlags {
 export const addRestore: AddCommand = (program, bind) => {
   const command = program
     .command('restore')
-    .description('bring a source back as it was, into a new database')
+    .description('bring a source back as it was, into a new database, or some of its tables into the one in use')
     .option('--to <time>', 'everything committed up to and including this time; or latest')
     .option('--to-lsn <lsn>', 'every transaction whose commit ends at or before this position')
     .option('--to-tx <xid>', 'this transaction is the last kept')
@@ -48,6 +51,8 @@ export const addRestore: AddCommand = (program, bind) => {
     .option('--to-mark <name>', 'up to a mark')
     .option('--into <database>', 'a new database on the server of --db')
     .option('--into-url <url>', 'a database on another server: new, or empty')
+    .option('--as <table>', 'one --table into the database of --db, under a new name')
+    .option('--merge <mode>', `rows back into the tables of --db: ${mergeModes.join(', ')}`, parseMergeMode)
     .option('--plan', 'show what would be done, and end')
     .option('--jobs <n>', 'connections that load and check tables side by side', parseJobs, 4)
   addRoleFlags(addSelectionFlags(command)).action(bind<Options>(restore))
@@ -57,7 +62,9 @@ async function restore(context: Context, options: Options): Promise<number | und
   const { out, signal } = context
   const target = targetOf(context, options)
   const selection = selectionOf(options)
-  const destination = await destinationOf(context, options)
+  const live = liveUseOf(options)
+  const destination =
+    live === undefined ? await destinationOf(context, options) : await liveDestination(context, options)
   const {
     repository,
     passedOver,
@@ -66,10 +73,11 @@ async function restore(context: Context, options: Options): Promise<number | und
     const whole = await planRestore(opened.repository, opened.source, target, { signal })
     return selectTables(opened.repository, whole, selection, { signal })
   })
-  const roles = await lookAtTarget(context, repository, plan, destination, options)
-  const words = planInWords(context, plan, destination, rolesInWords(roles))
+  const roles = live === undefined ? await lookAtTarget(context, repository, plan, destination, options) : undefined
+  const into = live === undefined ? databaseInWords(plan, destination) : liveInWords(live, destination.conninfo)
+  const words = planInWords(context, plan, into, roles === undefined ? [] : rolesInWords(roles))
   const from = { repository: repository.storage.url, ...passedOverJson(passedOver) }
-  const json = { ...planJson(plan, destination), ...from, roles: rolesJson(roles) }
+  const json = { ...planJson(plan, destination, live), ...from, roles: roles === undefined ? null : rolesJson(roles) }
   if (options.plan) {
     out.data(words)
     out.document({ type: 'plan', ...json })
@@ -78,6 +86,7 @@ async function restore(context: Context, options: Options): Promise<number | und
   out.say(words)
   out.line({ type: 'plan', schema_version: 1, ...json })
   await context.confirm('Proceed?', { plan: json })
+  if (live !== undefined) return restoreLive(context, repository, plan, destination.conninfo, live, options.jobs)
   using progress = new Progress(out)
   const report = await carryOut(repository, plan, destination, {
     jobs: options.jobs,
@@ -154,23 +163,35 @@ async function destinationOf(context: Context, options: Options): Promise<Destin
   })
 }
 
+/** The live database itself is named by --db, and nothing else. */
+async function liveDestination(context: Context, { into, intoUrl }: Options): Promise<Destination> {
+  if (into !== undefined || intoUrl !== undefined)
+    throw new WalbackError(
+      'usage',
+      '--as and --merge are for the database of --db; --into and --into-url name another',
+      {
+        hint: 'leave --into and --into-url out',
+      },
+    )
+  const conninfo = await context.requireConninfo()
+  return { conninfo, database: conninfo.database }
+}
+
+const databaseInWords = ({ base }: RestorePlan, { conninfo, database }: Destination): string =>
+  `new database ${printable(database)} on ${describeConninfo(conninfo, database)}; ${printable(base.database.name)} is not touched`
+
 /** How many different ones are read. */
 const segmentsOf = ({ earlier, segments, unneeded }: RestorePlan): number =>
   new Set([...earlier, ...segments].map(({ key }) => key)).size - (unneeded?.size ?? 0)
 
-function planInWords(
-  context: Context,
-  plan: RestorePlan,
-  { conninfo, database }: Destination,
-  roles: readonly string[],
-): string {
+function planInWords(context: Context, plan: RestorePlan, into: string, roles: readonly string[]): string {
   const { base, lastKept } = plan
   const lines = [
     `from       base ${base.id} (${bytes(plan.bytes.base)}) + ${plural(segmentsOf(plan), 'segment')} (${bytes(plan.bytes.segments)}), replaying ${plural(plan.transactions, 'transaction')}`,
     `to         ${targetInWords(context, plan)}`,
     `last kept  ${entryInWords(context, lastKept) ?? 'the state of the base itself'}`,
     `left out   ${leftOutInWords(context, plan)}`,
-    `into       new database ${printable(database)} on ${describeConninfo(conninfo, database)}; ${printable(base.database.name)} is not touched`,
+    `into       ${into}`,
     ...selectionInWords(plan).map((line, index) => `${index === 0 ? 'only     ' : '         '}  ${line}`),
     ...roles.map((line, index) => `${index === 0 ? 'roles    ' : '         '}  ${line}`),
     ...plan.notRestored.map((line, index) => `${index === 0 ? 'without  ' : '         '}  ${line}`),
@@ -214,7 +235,11 @@ function timeInWords(context: Context, time: Micros): string {
 const entryJson = (entry: TransactionEntry | undefined): Record<string, unknown> | null =>
   entry === undefined ? null : { xid: entry.xid, lsn: entry.end, time: formatTime(micros(BigInt(entry.time))) }
 
-function planJson(plan: RestorePlan, { conninfo, database }: Destination): Record<string, unknown> {
+function planJson(
+  plan: RestorePlan,
+  { conninfo, database }: Destination,
+  live: LiveUse | undefined,
+): Record<string, unknown> {
   const { target } = plan
   const asked = {
     latest: () => ({}),
@@ -235,7 +260,7 @@ function planJson(plan: RestorePlan, { conninfo, database }: Destination): Recor
     left_out: plan.leftOut,
     transactions: plan.transactions,
     bytes: plan.bytes,
-    into: { server: describeConninfo(conninfo, database), database },
+    into: { server: describeConninfo(conninfo, database), database, ...live },
     selection: selectionJson(plan),
     not_restored: plan.notRestored,
   }

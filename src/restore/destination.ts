@@ -78,7 +78,7 @@ export async function onServer<T>(destination: Destination, work: (client: pg.Cl
   }
 }
 
-const temporaryPrefix = 'walback_restoring_'
+export const temporaryPrefix = 'walback_restoring_'
 
 /** `admin` stays open as long as the restore runs: its lock tells other restores that the database is no leftover. */
 async function makeNew(admin: pg.Client, destination: Destination, source: DatabaseProperties): Promise<Workplace> {
@@ -162,4 +162,4 @@ async function dropLeftovers(admin: pg.Client): Promise<void> {
   }
 }
 
-const lockKey = (database: string): string => `pg_catalog.hashtext(${quoteLiteral(database)})`
+export const lockKey = (database: string): string => `pg_catalog.hashtext(${quoteLiteral(database)})`

@@ -2,7 +2,7 @@ import type pg from 'pg'
 import { WalbackError } from '../base/errors.ts'
 import type { QualifiedName } from '../model/catalog.ts'
 import { qualified } from '../model/identifier.ts'
-import { isPartial, matchExcluded, matchSelection } from '../model/selection.ts'
+import { isPartial, matchExcluded, matchSelection, type Selection } from '../model/selection.ts'
 import type { Selected } from './selected.ts'
 import type { TargetTables } from './target-tables.ts'
 
@@ -52,7 +52,7 @@ export async function dropUnselected(
 ): Promise<string[]> {
   if (!isPartial(selection)) return []
   const { rows: all } = await client.query<Relation>(relationsSql)
-  const kept = keptOf(all, matchSelection(selection), matchExcluded(selection))
+  const kept = keptTables(all, selection)
   if (kept.size === 0)
     throw new WalbackError('usage', 'no table is left of what was selected: none has such a name at the target', {
       hint: 'names are those that tables had at the target; `walback restore --schema-only` shows them',
@@ -85,11 +85,12 @@ export async function dropUnselected(
   return notes
 }
 
-function keptOf(
-  all: readonly Relation[],
-  isMeant: (table: QualifiedName) => boolean,
-  isExcluded: (table: QualifiedName) => boolean,
+/** The tables that are meant, and those below them; by their ids. */
+export function keptTables(
+  all: readonly (QualifiedName & { readonly oid: string; readonly parents: readonly string[] })[],
+  selection: Selection,
 ): ReadonlySet<string> {
+  const [isMeant, isExcluded] = [matchSelection(selection), matchExcluded(selection)]
   const kept = new Set<string>()
   const pending = all.filter(isMeant)
   for (let table = pending.pop(); table !== undefined; table = pending.pop()) {
