@@ -197,16 +197,32 @@ export class Context {
         facts,
       })
     }
-    // The terminal itself edits the line: an interrupt is then a signal, as everywhere else.
+    if (/^y(es)?$/i.test(await this.ask(`${question} [y/N] `))) return
+    throw new WalbackError('refused', 'nothing was done', { hint: 'answer y, or give --yes' })
+  }
+
+  /** Asks for a name to be typed before something severe; off a terminal only `--confirm NAME` goes on, and not --yes. */
+  async confirmName(name: string, given: string | undefined, act: string): Promise<void> {
+    const hint = `--confirm ${shellWord(name)} confirms it; --yes does not`
+    if (given === name) return
+    if (given !== undefined)
+      throw new WalbackError('refused', `--confirm ${JSON.stringify(given)} is not the name of what it is about`, {
+        hint,
+      })
+    if (!this.isInteractive) throw new WalbackError('refused', `${act}: not confirmed`, { hint })
+    if ((await this.ask(`To ${act}, type its name: `)) !== name)
+      throw new WalbackError('refused', 'nothing was done', { hint })
+  }
+
+  /** One line from the terminal, which itself edits it: an interrupt is then a signal, as everywhere else. */
+  private async ask(question: string): Promise<string> {
     const reader = createInterface({ input: this.world.stdin, output: this.world.stderr, terminal: false })
     try {
       const closed = new Promise<string>((settle) => reader.once('close', () => settle('')))
-      const answer = await Promise.race([reader.question(`${question} [y/N] `, { signal: this.signal }), closed])
-      if (/^y(es)?$/i.test(answer.trim())) return
+      return (await Promise.race([reader.question(question, { signal: this.signal }), closed])).trim()
     } finally {
       reader.close()
     }
-    throw new WalbackError('refused', 'nothing was done', { hint: 'answer y, or give --yes' })
   }
 
   /** The common flags of this run again, for a command to be typed next. */

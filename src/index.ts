@@ -148,6 +148,15 @@ export { openStorage } from './storage/open.ts'
 export { placesIn, type RepositoryPlace } from './storage/places.ts'
 export type { GetOptions, PutOptions, Storage, StoredObject } from './storage/storage.ts'
 export {
+  type InPlaceOptions,
+  type InPlaceReport,
+  planRollback,
+  type RollbackPlan,
+  restoreInPlace,
+  rollBack,
+} from './swap/in-place.ts'
+export type { SwapReport } from './swap/swap.ts'
+export {
   type Damage,
   damageKinds,
   isDamage,

@@ -22,6 +22,7 @@ interface Options extends EncryptionOptions {
   readonly replicaIdentity: 'full' | 'skip'
   readonly printSql?: boolean
   readonly noConfig?: boolean
+  readonly successor?: boolean
 }
 
 export const addInit: AddCommand = (program, bind) => {
@@ -41,6 +42,7 @@ export const addInit: AddCommand = (program, bind) => {
     .option('--write-only', 'with --encrypt: the key given here may write and not read; a --recipient can')
     .option('--print-sql', 'print the SQL for somebody else to run, and change nothing')
     .option('--no-config', 'write no walback.yaml')
+    .option('--successor', 'this database has taken the place of the one that was captured: begin a new timeline')
     .action(bind<Options>(init))
 }
 
@@ -53,6 +55,7 @@ async function init(context: Context, options: Options): Promise<undefined> {
   const setup = {
     source,
     replicaIdentity: options.replicaIdentity,
+    isSuccessor: options.successor === true,
     onStep: (step: string) => out.say(`  making  ${step}`),
   }
   const url = options.printSql ? undefined : await context.requireRepositoryUrl()

@@ -21,6 +21,7 @@ import {
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, duration, plural, printable } from '../format.ts'
+import { type InPlaceFlags, inPlaceInWords, refuseOtherPlaces, restoreInItsPlace, rollback } from '../in-place.ts'
 import { type LiveFlags, liveInWords, liveUseOf, parseMergeMode, restoreLive } from '../live-restore.ts'
 import { parseJobs } from '../options.ts'
 import { Progress, restoreProgress } from '../progress.ts'
@@ -28,7 +29,7 @@ import { passedOverJson, readFirst } from '../readable.ts'
 import { addRoleFlags, lookAtTarget, type RoleFlags, roleOptionsOf, rolesInWords, rolesJson } from '../roles.ts'
 import { addSelectionFlags, type SelectionFlags, selectionInWords, selectionJson, selectionOf } from '../selection.ts'
 
-interface Options extends RoleFlags, SelectionFlags, LiveFlags {
+interface Options extends RoleFlags, SelectionFlags, LiveFlags, InPlaceFlags {
   readonly to?: string
   readonly toLsn?: string
   readonly toTx?: string
@@ -51,11 +52,19 @@ export const addRestore: AddCommand = (program, bind) => {
     .option('--to-mark <name>', 'up to a mark')
     .option('--into <database>', 'a new database on the server of --db')
     .option('--into-url <url>', 'a database on another server: new, or empty')
+    .option('--in-place', 'in the place of the database of --db, which is kept under a dated name')
+    .option('--confirm <database>', 'with --in-place: its name, instead of typing it')
     .option('--as <table>', 'one --table into the database of --db, under a new name')
     .option('--merge <mode>', `rows back into the tables of --db: ${mergeModes.join(', ')}`, parseMergeMode)
     .option('--plan', 'show what would be done, and end')
     .option('--jobs <n>', 'connections that load and check tables side by side', parseJobs, 4)
   addRoleFlags(addSelectionFlags(command)).action(bind<Options>(restore))
+  command
+    .command('rollback')
+    .description('swap the database that a restore in place has put aside back into its place')
+    .option('--to <database>', 'another than the newest')
+    .option('--confirm <database>', 'the name of the database of --db, instead of typing it')
+    .action(bind(rollback))
 }
 
 async function restore(context: Context, options: Options): Promise<number | undefined> {
@@ -63,8 +72,8 @@ async function restore(context: Context, options: Options): Promise<number | und
   const target = targetOf(context, options)
   const selection = selectionOf(options)
   const live = liveUseOf(options)
-  const destination =
-    live === undefined ? await destinationOf(context, options) : await liveDestination(context, options)
+  const isInUse = live !== undefined || options.inPlace === true
+  const destination = isInUse ? await destinationInUse(context, options) : await destinationOf(context, options)
   const {
     repository,
     passedOver,
@@ -74,7 +83,12 @@ async function restore(context: Context, options: Options): Promise<number | und
     return selectTables(opened.repository, whole, selection, { signal })
   })
   const roles = live === undefined ? await lookAtTarget(context, repository, plan, destination, options) : undefined
-  const into = live === undefined ? databaseInWords(plan, destination) : liveInWords(live, destination.conninfo)
+  const into =
+    live !== undefined
+      ? liveInWords(live, destination.conninfo)
+      : options.inPlace
+        ? inPlaceInWords(destination.conninfo)
+        : databaseInWords(plan, destination)
   const words = planInWords(context, plan, into, roles === undefined ? [] : rolesInWords(roles))
   const from = { repository: repository.storage.url, ...passedOverJson(passedOver) }
   const json = { ...planJson(plan, destination, live), ...from, roles: roles === undefined ? null : rolesJson(roles) }
@@ -85,6 +99,7 @@ async function restore(context: Context, options: Options): Promise<number | und
   }
   out.say(words)
   out.line({ type: 'plan', schema_version: 1, ...json })
+  if (options.inPlace) return restoreInItsPlace(context, repository, plan, destination.conninfo, options)
   await context.confirm('Proceed?', { plan: json })
   if (live !== undefined) return restoreLive(context, repository, plan, destination.conninfo, live, options.jobs)
   using progress = new Progress(out)
@@ -163,16 +178,13 @@ async function destinationOf(context: Context, options: Options): Promise<Destin
   })
 }
 
-/** The live database itself is named by --db, and nothing else. */
-async function liveDestination(context: Context, { into, intoUrl }: Options): Promise<Destination> {
-  if (into !== undefined || intoUrl !== undefined)
-    throw new WalbackError(
-      'usage',
-      '--as and --merge are for the database of --db; --into and --into-url name another',
-      {
-        hint: 'leave --into and --into-url out',
-      },
-    )
+/** The database in use is named by --db, and nothing else. */
+async function destinationInUse(context: Context, options: Options): Promise<Destination> {
+  refuseOtherPlaces(options)
+  if (options.inPlace && (options.as !== undefined || options.merge !== undefined))
+    throw new WalbackError('usage', '--in-place replaces the whole database; --as and --merge are for tables in it', {
+      hint: 'give one of them',
+    })
   const conninfo = await context.requireConninfo()
   return { conninfo, database: conninfo.database }
 }

@@ -39,6 +39,8 @@ export interface SetupOptions {
   readonly server?: ServerHistory
   /** What ended capture, if that is why the source is set up again: the reason of the new timeline. */
   readonly gap?: WalbackError
+  /** The database has taken the place of the one that was captured, under its name: it begins a new timeline. */
+  readonly isSuccessor?: boolean
   readonly onStep?: (step: string) => void
 }
 
@@ -75,14 +77,15 @@ export async function planSetup(
   const name = slotName(options.source)
   const slot = await readSlot(client, name)
   if (options.mustBeReady !== false) checkPrerequisites(facts, { slotExists: slot !== undefined })
-  if (slot) refuseForeignSlot(slot, facts)
+  const isOthers = options.isSuccessor === true && slot !== undefined && slot.database !== facts.database.name
+  if (slot && !isOthers) refuseForeignSlot(slot, facts)
   await refuseForeignSchema(client)
   const found = await existingPublications(client, name)
   for (const { note } of found) refuseOtherRepository(note, options)
   // The slot is made after the publication: one without the other has places in the log where it was gone, which it
   // cannot read past or, from 18 on, passes over.
   const isWhole = (options.publications ?? [name]).every((one) => found.some((have) => have.name === one))
-  const isSpent = slot !== undefined && (!isWhole || options.gap?.facts['slotIsSpent'] === true)
+  const isSpent = slot !== undefined && !isOthers && (!isWhole || options.gap?.facts['slotIsSpent'] === true)
   const existing = isSpent && !isWhole ? [] : found
   const bare = (await client.query<BareTable>(tablesWithoutIdentitySql)).rows
   const insertsOnly = bare.filter((table) => options.replicaIdentity === 'skip' || !table.full)
@@ -116,11 +119,15 @@ export async function planSetup(
     }
   }
   const isLost = slot?.walStatus === 'lost'
-  if (isLost || isSpent) {
-    const why = isLost ? 'whose log is lost' : 'which cannot be read past where a publication was gone'
+  if (isLost || isSpent || isOthers) {
+    const why = isOthers
+      ? `which is of ${slot?.database}`
+      : isLost
+        ? 'whose log is lost'
+        : 'which cannot be read past where a publication was gone'
     steps.push({ title: `removal of slot ${name}, ${why}`, sql: dropSlotSql(name) })
   }
-  if (slot === undefined || isLost || isSpent) {
+  if (slot === undefined || isLost || isSpent || isOthers) {
     steps.push({ title: `replication slot ${name}`, sql: createSlotSql(name, facts.version) })
   }
   return { steps, publications, slot: name, allTables, ddl }
@@ -134,7 +141,7 @@ export async function setUp(
 ): Promise<{ timeline: Timeline; done: string[] }> {
   const facts = await readSourceFacts(client)
   const known = await currentTimeline(repository, options.source)
-  if (known) refuseOtherSource(known, facts)
+  if (known && !options.isSuccessor) refuseOtherSource(known, facts)
   const plan = await planSetup(client, {
     ...options,
     repositoryId: repository.id,

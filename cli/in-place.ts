@@ -1,0 +1,122 @@
+import {
+  type Conninfo,
+  describeConninfo,
+  formatLsn,
+  planRollback,
+  type Repository,
+  type RestorePlan,
+  restoreInPlace,
+  rollBack,
+  type SwapReport,
+  WalbackError,
+} from '../src/index.ts'
+import type { Context } from './context.ts'
+import { duration, plural, printable } from './format.ts'
+import { Progress, restoreProgress } from './progress.ts'
+import { type RoleFlags, roleOptionsOf } from './roles.ts'
+
+export interface InPlaceFlags {
+  readonly inPlace?: boolean
+  /** The name of the database that is replaced. */
+  readonly confirm?: string
+}
+
+export const inPlaceInWords = (conninfo: Conninfo): string =>
+  `the place of ${printable(conninfo.database)} on ${describeConninfo(conninfo, conninfo.database)}: restored beside it first; then nobody can connect for some seconds, and the two are swapped. What is there now is kept as ${printable(conninfo.database)}_before_…, and in the archive`
+
+export async function restoreInItsPlace(
+  context: Context,
+  repository: Repository,
+  plan: RestorePlan,
+  conninfo: Conninfo,
+  options: InPlaceFlags & RoleFlags & { readonly jobs: number },
+): Promise<number> {
+  const { out, signal } = context
+  await context.confirmName(conninfo.database, options.confirm, `replace ${conninfo.database} by what is restored`)
+  using progress = new Progress(out)
+  const { restored, swapped } = await restoreInPlace(repository, plan, conninfo, {
+    jobs: options.jobs,
+    roles: roleOptionsOf(options),
+    onProgress: restoreProgress(out, progress),
+    onStep: (step) => out.say(`  ${printable(step)}`),
+    signal,
+  })
+  progress[Symbol.dispose]()
+  for (const warning of restored.warnings) out.warn(printable(warning))
+  out.data(
+    `restored ${plural(restored.tables, 'table')}, ${plural(restored.rows, 'row')} in place of ${printable(conninfo.database)} in ${duration(restored.duration_ms)}`,
+  )
+  for (const note of [...restored.roles.notes, ...restored.notes]) out.say(printable(note))
+  tellSwap(context, swapped)
+  out.line({ type: 'summary', schema_version: 1, ...restored, ...swapJson(swapped) })
+  return restored.warnings.length > 0 ? 3 : 0
+}
+
+function tellSwap({ out }: Context, { kept, closed_ms, mark, mark_lsn, timeline, hasAgent }: SwapReport): void {
+  out.say(`nobody could connect for ${duration(closed_ms)}`)
+  out.say(`the database before is ${printable(kept)}; \`walback restore rollback\` swaps it back`)
+  out.say(`all of it is in the archive, up to mark ${printable(mark)} (${formatLsn(mark_lsn)})`)
+  out.say(
+    hasAgent
+      ? `capture goes on in timeline ${timeline.id}; later states can be restored once the agent has taken a base`
+      : `timeline ${timeline.id} has begun; take a base now: walback backup --full`,
+  )
+}
+
+const swapJson = ({ kept, closed_ms, mark, mark_lsn, timeline, hasAgent }: SwapReport): Record<string, unknown> => ({
+  kept,
+  closed_ms,
+  mark,
+  mark_lsn: formatLsn(mark_lsn),
+  timeline: timeline.id,
+  captured_by_agent: hasAgent,
+})
+
+interface RollbackFlags {
+  readonly to?: string
+  readonly confirm?: string
+}
+
+/** `restore rollback`. */
+export async function rollback(context: Context, options: RollbackFlags): Promise<undefined> {
+  const { out, signal } = context
+  const conninfo = await context.requireConninfo()
+  const { repository, source } = await context.openSource()
+  const plan = await planRollback({ conninfo, to: options.to })
+  const database = printable(conninfo.database)
+  if (plan.kind === 'swap') {
+    out.say(
+      `Plan\n  into       the place of ${database} comes ${printable(plan.to)}\n  kept       what is there now, as ${printable(plan.keptAs)}, and in the archive`,
+    )
+    await context.confirmName(conninfo.database, options.confirm, `swap ${conninfo.database} for ${plan.to}`)
+  }
+  const swapped = await rollBack(plan, {
+    conninfo,
+    repository,
+    source,
+    onStep: (step) => out.say(`  ${printable(step)}`),
+    signal,
+  })
+  if (swapped === undefined) {
+    out.data(
+      `${database} was closed by a restore in place that was interrupted, and is open again; nothing was swapped`,
+    )
+    out.document({ opened: true })
+    return
+  }
+  out.data(`${database} is ${plan.kind === 'swap' ? printable(plan.to) : ''} again`)
+  tellSwap(context, swapped)
+  out.document({ opened: false, ...swapJson(swapped) })
+}
+
+/** Where it goes is named by --db alone. */
+export function refuseOtherPlaces({ into, intoUrl }: { readonly into?: string; readonly intoUrl?: string }): void {
+  if (into === undefined && intoUrl === undefined) return
+  throw new WalbackError(
+    'usage',
+    '--in-place, --as and --merge are for the database of --db; --into and --into-url name another',
+    {
+      hint: 'leave --into and --into-url out',
+    },
+  )
+}
