@@ -52,6 +52,7 @@ export { findTarget, openTarget } from './copy/target.ts'
 export {
   type LoggedTransaction,
   type LogSelection,
+  matchTables,
   type Operation,
   operations,
   parseRowCondition,
@@ -136,6 +137,10 @@ export type { RetentionMode, RetentionSettings } from './retention/settings.ts'
 export { openStorage } from './storage/open.ts'
 export { placesIn, type RepositoryPlace } from './storage/places.ts'
 export type { GetOptions, PutOptions, Storage, StoredObject } from './storage/storage.ts'
+export type { RowDifference, SampleRow } from './throwaway/compare.ts'
+export { diffPasts, type TableDifference } from './throwaway/diff.ts'
+export { checkQuery, runQuery, type TextRow } from './throwaway/query.ts'
+export { openStage, type Past, type Stage, type StageOptions } from './throwaway/stage.ts'
 export {
   type Damage,
   damageKinds,
