@@ -52,6 +52,7 @@ export { findTarget, openTarget } from './copy/target.ts'
 export {
   type LoggedTransaction,
   type LogSelection,
+  matchTables,
   type Operation,
   operations,
   parseRowCondition,
@@ -156,6 +157,10 @@ export {
   rollBack,
 } from './swap/in-place.ts'
 export type { SwapReport } from './swap/swap.ts'
+export type { RowDifference, SampleRow } from './throwaway/compare.ts'
+export { diffPasts, type TableDifference } from './throwaway/diff.ts'
+export { checkQuery, runQuery, type TextRow } from './throwaway/query.ts'
+export { openStage, type Past, type Stage, type StageOptions } from './throwaway/stage.ts'
 export {
   type Damage,
   damageKinds,

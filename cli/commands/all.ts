@@ -5,6 +5,7 @@ import { addCheck } from './check.ts'
 import { addCompact } from './compact.ts'
 import { addCopy } from './copy.ts'
 import { addDemo } from './demo.ts'
+import { addDiff } from './diff.ts'
 import { addInfo } from './info.ts'
 import { addInit } from './init.ts'
 import { addKey } from './key.ts'
@@ -13,6 +14,7 @@ import { addLog } from './log.ts'
 import { addMark } from './mark.ts'
 import { addPins } from './pin.ts'
 import { addPrune } from './prune.ts'
+import { addQuery } from './query.ts'
 import { addRestore } from './restore.ts'
 import { addStatus } from './status.ts'
 import { addUninstall } from './uninstall.ts'
@@ -30,6 +32,8 @@ export const commands: readonly AddCommand[] = [
   addLog,
   addMark,
   addRestore,
+  addQuery,
+  addDiff,
   addCompact,
   addCopy,
   addPrune,

@@ -8,9 +8,7 @@ import {
   type Micros,
   mergeModes,
   micros,
-  parseLsn,
   planRestore,
-  type RecoveryTarget,
   type RestorePlan,
   type RestoreReport,
   resolveConninfo,
@@ -28,13 +26,9 @@ import { Progress, restoreProgress } from '../progress.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
 import { addRoleFlags, lookAtTarget, type RoleFlags, roleOptionsOf, rolesInWords, rolesJson } from '../roles.ts'
 import { addSelectionFlags, type SelectionFlags, selectionInWords, selectionJson, selectionOf } from '../selection.ts'
+import { addTargetFlags, type TargetFlags, targetInJson, targetOf } from '../target.ts'
 
-interface Options extends RoleFlags, SelectionFlags, LiveFlags, InPlaceFlags {
-  readonly to?: string
-  readonly toLsn?: string
-  readonly toTx?: string
-  readonly beforeTx?: string
-  readonly toMark?: string
+interface Options extends RoleFlags, TargetFlags, SelectionFlags, LiveFlags, InPlaceFlags {
   readonly into?: string
   readonly intoUrl?: string
   readonly plan?: boolean
@@ -42,14 +36,11 @@ interface Options extends RoleFlags, SelectionFlags, LiveFlags, InPlaceFlags {
 }
 
 export const addRestore: AddCommand = (program, bind) => {
-  const command = program
-    .command('restore')
-    .description('bring a source back as it was, into a new database, or some of its tables into the one in use')
-    .option('--to <time>', 'everything committed up to and including this time; or latest')
-    .option('--to-lsn <lsn>', 'every transaction whose commit ends at or before this position')
-    .option('--to-tx <xid>', 'this transaction is the last kept')
-    .option('--before-tx <xid>', 'this transaction is the first left out')
-    .option('--to-mark <name>', 'up to a mark')
+  const command = addTargetFlags(
+    program
+      .command('restore')
+      .description('bring a source back as it was, into a new database, or some of its tables into the one in use'),
+  )
     .option('--into <database>', 'a new database on the server of --db')
     .option('--into-url <url>', 'a database on another server: new, or empty')
     .option('--in-place', 'in the place of the database of --db, which is kept under a dated name')
@@ -69,7 +60,7 @@ export const addRestore: AddCommand = (program, bind) => {
 
 async function restore(context: Context, options: Options): Promise<number | undefined> {
   const { out, signal } = context
-  const target = targetOf(context, options)
+  const target = targetOf(context, options, 'restore to when?')
   const selection = selectionOf(options)
   const live = liveUseOf(options)
   const isInUse = live !== undefined || options.inPlace === true
@@ -116,38 +107,6 @@ async function restore(context: Context, options: Options): Promise<number | und
 interface Destination {
   readonly conninfo: Conninfo
   readonly database: string
-}
-
-function targetOf(context: Context, options: Options): RecoveryTarget {
-  const given = [
-    ['--to', options.to],
-    ['--to-lsn', options.toLsn],
-    ['--to-tx', options.toTx],
-    ['--before-tx', options.beforeTx],
-    ['--to-mark', options.toMark],
-  ].filter(([, value]) => value !== undefined)
-  if (given.length !== 1) {
-    throw new WalbackError(
-      'usage',
-      given.length === 0 ? 'restore to when?' : `more than one target: ${given.map(([flag]) => flag).join(', ')}`,
-      {
-        hint: 'give one of --to TIME, --to latest, --to-lsn LSN, --to-tx XID, --before-tx XID, --to-mark NAME',
-      },
-    )
-  }
-  if (options.toLsn !== undefined) return { kind: 'lsn', lsn: parseLsn(options.toLsn) }
-  if (options.toTx !== undefined) return { kind: 'tx', xid: parseXid(options.toTx), inclusive: true }
-  if (options.beforeTx !== undefined) return { kind: 'tx', xid: parseXid(options.beforeTx), inclusive: false }
-  if (options.toMark !== undefined) return { kind: 'mark', name: options.toMark }
-  return context.readMoment(options.to ?? '')
-}
-
-function parseXid(text: string): bigint {
-  const digits = /^\s*(?:tx:)?(\d{1,20})\s*$/.exec(text)?.[1]
-  if (digits !== undefined) return BigInt(digits)
-  throw new WalbackError('usage', `not a transaction id: ${JSON.stringify(text)}`, {
-    hint: 'it is a number, as `walback log` shows it',
-  })
 }
 
 async function destinationOf(context: Context, options: Options): Promise<Destination> {
@@ -252,17 +211,9 @@ function planJson(
   { conninfo, database }: Destination,
   live: LiveUse | undefined,
 ): Record<string, unknown> {
-  const { target } = plan
-  const asked = {
-    latest: () => ({}),
-    time: () => (target.kind === 'time' ? { time: formatTime(target.time) } : {}),
-    lsn: () => (target.kind === 'lsn' ? { lsn: formatLsn(target.lsn) } : {}),
-    tx: () => (target.kind === 'tx' ? { xid: target.xid.toString(), inclusive: target.inclusive } : {}),
-    mark: () => (target.kind === 'mark' ? { name: target.name } : {}),
-  }[target.kind]()
   return {
     source: plan.source,
-    target: { kind: target.kind, ...asked },
+    target: targetInJson(plan.target),
     timeline: plan.timeline.id,
     base: plan.base.id,
     segments: segmentsOf(plan),

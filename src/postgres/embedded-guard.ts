@@ -49,6 +49,18 @@ export function guard(dataDirectory: string | undefined, folders: readonly strin
   return { dismiss: () => void pipe.end('done\n') }
 }
 
+/** Does at once, for what a killed process left, what its guard would have done; never fails. */
+export async function cleanUpAfter(dataDirectory: string, folders: readonly string[]): Promise<void> {
+  const shell = spawn('/bin/sh', ['-c', script, 'walback-guard', dataDirectory, ...folders], {
+    cwd: '/',
+    stdio: 'ignore',
+  })
+  await new Promise<void>((settle) => {
+    shell.on('error', () => settle())
+    shell.on('close', () => settle())
+  })
+}
+
 const atExit = new Set<() => void>()
 
 /** Runs synchronous `work` when the process exits of its own accord; returns how to call that off. */

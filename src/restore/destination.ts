@@ -40,7 +40,7 @@ export async function prepareDestination(destination: Destination, source: Datab
       await admin.end()
       return workplace
     }
-    await dropLeftovers(admin)
+    await dropLeftovers(admin, temporaryPrefix)
     return await makeNew(admin, destination, source)
   } catch (error) {
     await admin.end().catch(() => undefined)
@@ -54,7 +54,7 @@ async function isThere(admin: pg.Client, database: string): Promise<boolean> {
 }
 
 /** A session beside the target: in `postgres`, or in `template1` where there is none. */
-async function connectForAdmin({ conninfo, database }: Destination): Promise<pg.Client> {
+export async function connectForAdmin({ conninfo, database }: Destination): Promise<pg.Client> {
   const candidates = ['postgres', 'template1', conninfo.database].filter((name) => name !== database)
   let failure: unknown
   for (const candidate of candidates) {
@@ -84,7 +84,7 @@ export const temporaryPrefix = 'walback_restoring_'
 async function makeNew(admin: pg.Client, destination: Destination, source: DatabaseProperties): Promise<Workplace> {
   const database = `${temporaryPrefix}${randomBytes(6).toString('hex')}`
   const { rows } = await admin.query<{ v: string }>(`SELECT current_setting('server_version_num') AS v`)
-  await admin.query(`SELECT pg_catalog.pg_advisory_lock_shared(${lockKey(database)})`)
+  await holdName(admin, database)
   try {
     await admin.query(createDatabaseSql(database, source, Number(rows[0]?.v)))
   } catch (error) {
@@ -131,7 +131,7 @@ async function rename(client: pg.Client, database: string, name: string): Promis
   }
 }
 
-function createDatabaseSql(name: string, source: DatabaseProperties, serverVersion: number): string {
+export function createDatabaseSql(name: string, source: DatabaseProperties, serverVersion: number): string {
   const parts = [
     `CREATE DATABASE ${quoteIdent(name)} TEMPLATE template0`,
     `ENCODING ${quoteLiteral(source.encoding)}`,
@@ -147,12 +147,18 @@ function createDatabaseSql(name: string, source: DatabaseProperties, serverVersi
   return parts.join(' ')
 }
 
-/** What restores left behind that were killed: under our temporary name, and in nobody's use. */
-async function dropLeftovers(admin: pg.Client): Promise<void> {
+/** Says, as long as the session lasts, that a database of this name is no leftover. */
+export async function holdName(session: pg.Client, database: string): Promise<void> {
+  await session.query(`SELECT pg_catalog.pg_advisory_lock_shared(${lockKey(database)})`)
+}
+
+/** Drops what was left behind by somebody who was killed: under a temporary name of ours, and in nobody's use. */
+export async function dropLeftovers(admin: pg.Client, prefix: string): Promise<void> {
   const { rows } = await admin.query<{ name: string }>(
     `SELECT d.datname AS name FROM pg_catalog.pg_database d
-     WHERE d.datname LIKE 'walback\\_restoring\\_%' AND pg_catalog.pg_has_role(d.datdba, 'USAGE')
+     WHERE pg_catalog.starts_with(d.datname::text, $1) AND pg_catalog.pg_has_role(d.datdba, 'USAGE')
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datname = d.datname)`,
+    [prefix],
   )
   for (const { name } of rows) {
     const lock = await admin.query<{ got: boolean }>(`SELECT pg_catalog.pg_try_advisory_lock(${lockKey(name)}) AS got`)
