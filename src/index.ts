@@ -52,7 +52,6 @@ export { findTarget, openTarget } from './copy/target.ts'
 export {
   type LoggedTransaction,
   type LogSelection,
-  matchTables,
   type Operation,
   operations,
   parseRowCondition,
@@ -76,7 +75,7 @@ export {
 export { readUnseen, type UncertainSpan } from './history/uncertain.ts'
 export { type EventKind, eventKinds, type Severity, type WalbackEvent } from './model/event.ts'
 export { formatLsn, type Lsn, parseLsn } from './model/lsn.ts'
-export { everything, isEverything, type Selection } from './model/selection.ts'
+export { everything, isEverything, matchTables, type Selection } from './model/selection.ts'
 export type { RecoveryTarget } from './model/target.ts'
 export {
   formatTime,
