@@ -16,17 +16,18 @@ import {
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, duration, plural, printable } from '../format.ts'
-import { parseJobs } from '../options.ts'
+import { addStageFlags } from '../past.ts'
 import { Progress, restoreProgress } from '../progress.ts'
+import { type Eta, etaInWords, etaJson, etaOf } from '../proofs.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
 import { addRoleFlags, lookAtTarget, type RoleFlags, roleOptionsOf, rolesInWords, rolesJson } from '../roles.ts'
 import { addTargetFlags, type TargetFlags, targetInJson, targetOf } from '../target.ts'
+import { checkPreviewFlags, type PreviewFlags, preview, previewInWords, previewJson } from './restore-preview.ts'
 
-interface Options extends RoleFlags, TargetFlags {
+interface Options extends RoleFlags, TargetFlags, PreviewFlags {
   readonly into?: string
   readonly intoUrl?: string
   readonly plan?: boolean
-  readonly jobs: number
 }
 
 export const addRestore: AddCommand = (program, bind) => {
@@ -36,12 +37,13 @@ export const addRestore: AddCommand = (program, bind) => {
     .option('--into <database>', 'a new database on the server of --db')
     .option('--into-url <url>', 'a database on another server: new, or empty')
     .option('--plan', 'show what would be done, and end')
-    .option('--jobs <n>', 'connections that load and check tables side by side', parseJobs, 4)
-  addRoleFlags(command).action(bind<Options>(restore))
+    .option('--preview', 'show that, and the tables then and now, and end; on a throwaway server')
+  addRoleFlags(addStageFlags(command)).action(bind<Options>(restore))
 }
 
 async function restore(context: Context, options: Options): Promise<number | undefined> {
   const { out, signal } = context
+  checkPreviewFlags(options)
   const target = targetOf(context, options, 'restore to when?')
   const destination = await destinationOf(context, options)
   const {
@@ -50,12 +52,20 @@ async function restore(context: Context, options: Options): Promise<number | und
     value: plan,
   } = await readFirst(context, (opened) => planRestore(opened.repository, opened.source, target, { signal }))
   const roles = await lookAtTarget(context, repository, plan, destination, options)
-  const words = planInWords(context, plan, destination, rolesInWords(roles))
+  const eta = await etaOf(repository, plan, signal)
+  const words = planInWords(context, plan, destination, rolesInWords(roles), eta)
   const from = { repository: repository.storage.url, ...passedOverJson(passedOver) }
-  const json = { ...planJson(plan, destination), ...from, roles: rolesJson(roles) }
+  const json = { ...planJson(plan, destination), ...from, roles: rolesJson(roles), eta: etaJson(eta) }
   if (options.plan) {
     out.data(words)
     out.document({ type: 'plan', ...json })
+    return
+  }
+  if (options.preview) {
+    out.data(words)
+    const seen = await preview(context, repository, plan, options)
+    out.data(previewInWords(seen))
+    out.document({ type: 'preview', ...json, ...previewJson(seen) })
     return
   }
   out.say(words)
@@ -114,6 +124,7 @@ function planInWords(
   plan: RestorePlan,
   { conninfo, database }: Destination,
   roles: readonly string[],
+  eta: Eta | undefined,
 ): string {
   const { base, lastKept } = plan
   const lines = [
@@ -124,6 +135,7 @@ function planInWords(
     `into       new database ${printable(database)} on ${describeConninfo(conninfo, database)}; ${printable(base.database.name)} is not touched`,
     ...roles.map((line, index) => `${index === 0 ? 'roles    ' : '         '}  ${line}`),
     ...plan.notRestored.map((line, index) => `${index === 0 ? 'without  ' : '         '}  ${line}`),
+    `time       ${etaInWords(eta)}`,
   ]
   return `Plan\n${lines.map((line) => `  ${line}\n`).join('')}`
 }
