@@ -1,6 +1,13 @@
 import type { Logger } from 'pino'
-import type { BackupSettings, GuardSettings, UnseenChangePolicy, VerifySettings } from '../src/config.ts'
+import type {
+  BackupSettings,
+  GuardSettings,
+  RehearsalSettings,
+  UnseenChangePolicy,
+  VerifySettings,
+} from '../src/config.ts'
 import {
+  type Assertion,
   askServerHistory,
   type Conninfo,
   captureContinuously,
@@ -28,6 +35,7 @@ import { type CopierOptions, copyRegularly } from './copier.ts'
 import { Events } from './events.ts'
 import { outlastStore } from './outlast.ts'
 import { type PrunerOptions, pruneRegularly } from './pruner.ts'
+import { Rehearser } from './rehearser.ts'
 import { SchemaWatch } from './schema-watch.ts'
 import { SlotGuard } from './slot-guard.ts'
 import { type StorePatience, StoreWatch } from './store-watch.ts'
@@ -52,6 +60,9 @@ export interface AgentOptions {
   readonly required?: readonly Storage[] | undefined
   /** When the repository is verified; never if not given. */
   readonly verify?: VerifySettings | undefined
+  /** When it is restored on a throwaway server, and what must hold there; never if not given. */
+  readonly rehearsal?: RehearsalSettings | undefined
+  readonly assertions?: readonly Assertion[] | undefined
   readonly log: Logger
   /** Hears of everything that somebody may have to act on; the log has it too. */
   readonly onEvent?: (event: WalbackEvent) => void
@@ -85,13 +96,18 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   const pruning = options.prune && pruneRegularly({ ...options, ...options.prune, signal: whileAtWork })
   const copying = options.copies && copyRegularly({ ...options, ...options.copies, signal: whileAtWork })
   const mayRead = options.repository.key?.mayRead !== false
-  if (options.verify && !mayRead)
+  if ((options.verify || options.rehearsal) && !mayRead)
     log.info(
       { source },
       'not verified here: the key of this agent writes and does not read; run `walback verify` with one that reads',
     )
   const verifier = options.verify && mayRead ? new Verifier({ ...options, settings: options.verify }) : undefined
   verifier?.begin()
+  const rehearser =
+    options.rehearsal && mayRead
+      ? new Rehearser({ ...options, settings: options.rehearsal, assertions: options.assertions ?? [] })
+      : undefined
+  rehearser?.begin()
   try {
     for (;;) {
       const release = watch?.release
@@ -106,7 +122,7 @@ export async function runAgent(given: AgentOptions): Promise<void> {
       watch?.rearm()
     }
   } finally {
-    await verifier?.close()
+    await Promise.all([verifier?.close(), rehearser?.close()])
     await watch?.close()
     ended.abort()
     await Promise.all([pruning, copying])

@@ -8,13 +8,12 @@ import {
   nextSubset,
   type ReadSubset,
   type Repository,
-  readTimelines,
   type Verification,
   type VerifyReport,
   verifySource,
 } from '../src/index.ts'
 import type { Events } from './events.ts'
-import { rest } from './rest.ts'
+import { dueIn_ms, whenDue } from './when-due.ts'
 
 export interface VerifierOptions {
   readonly repository: Repository
@@ -51,22 +50,19 @@ export class Verifier {
     await this.running
   }
 
-  private async work(): Promise<void> {
+  private work(): Promise<void> {
     const { source, log, events } = this.options
-    const { signal } = this.stop
-    while (!signal.aborted) {
-      try {
-        const last = await this.last()
-        await rest(await this.due_ms(last), signal)
-        if (!signal.aborted) await this.verify(last)
-      } catch (error) {
-        if (signal.aborted) return
+    return whenDue({
+      last: () => this.last(),
+      due_ms: (last) => this.due_ms(last),
+      run: (last) => this.verify(last),
+      onFailure: (error) => {
         const message = `the repository could not be verified: ${messageOf(error)}`
         log.warn({ source, err: error }, 'verifying failed; trying again in ten minutes')
         events.raise('verify-failed', { severity: 'warning', message })
-        await rest(retry_ms, signal)
-      }
-    }
+      },
+      signal: this.stop.signal,
+    })
   }
 
   /** The newest record that a run left, interrupted or not. */
@@ -75,13 +71,9 @@ export class Verifier {
     return findVerification(repository, source, () => true, this.stop.signal)
   }
 
-  /** Of a source that was never verified its first timeline's age counts. A clock that was set back must not put it off for longer. */
   private async due_ms(last: Verification | undefined): Promise<number> {
-    const { repository, source, settings } = this.options
-    if (last?.outcome === 'interrupted') return 0
-    const since = last?.finished ?? (await readTimelines(repository, source, this.stop.signal))[0]?.created
-    const age_ms = since === undefined ? 0 : Math.max(0, Date.now() - Date.parse(since))
-    return Math.max(0, settings.every_ms - age_ms)
+    const { settings } = this.options
+    return last?.outcome === 'interrupted' ? 0 : dueIn_ms(last, settings.every_ms, this.options, this.stop.signal)
   }
 
   private async verify(last: Verification | undefined): Promise<void> {
@@ -138,6 +130,5 @@ export class Verifier {
   }
 }
 
-const retry_ms = 600_000
 /** Findings that the log names one by one. */
 const mostLogged = 20

@@ -7,6 +7,7 @@ import {
   type RestorePlan,
   resolveConninfo,
   type Stage,
+  type StageOptions,
 } from '../src/index.ts'
 import type { Context } from './context.ts'
 import { duration, plural, printable } from './format.ts'
@@ -19,19 +20,26 @@ export interface StageFlags {
   readonly jobs: number
 }
 
+export const addOnFlag = (command: Command): Command =>
+  command.option(
+    '--on <url>',
+    'a server to use instead of a throwaway one: a temporary database is made there, and dropped',
+  )
+
 export const addStageFlags = (command: Command): Command =>
-  command
-    .option('--on <url>', 'a server to use instead of a throwaway one: a temporary database is made there, and dropped')
-    .option('--jobs <n>', 'connections that load and check tables side by side', parseJobs, 4)
+  addOnFlag(command).option('--jobs <n>', 'connections that load and check tables side by side', parseJobs, 4)
 
 /** Opens where plans are brought back. The caller owns it: `await using`. */
 export async function stageFor(context: Context, plans: readonly RestorePlan[], { on }: StageFlags): Promise<Stage> {
-  const { out, world, signal } = context
-  return await openStage(plans, {
+  return await openStage(plans, stageOptions(context, on))
+}
+
+export function stageOptions({ out, world, signal }: Context, on: string | undefined): StageOptions {
+  return {
     on: on === undefined ? undefined : resolveConninfo(on, world.env),
     onWarning: (warning) => out.warn(printable(warning)),
     signal,
-  })
+  }
 }
 
 /** Brings a source back, showing how far it is. */
@@ -50,7 +58,7 @@ export async function bringBack(
   for (const warning of report.warnings) out.warn(printable(warning))
   for (const note of notes) out.say(printable(note))
   out.say(
-    `${plan.source} as of ${formatLsn(plan.reached)}: ${plural(report.tables, 'table')}, ${plural(report.rows, 'row')}, brought back in ${duration(report.duration_ms)} on the ${printable(stage.server)}`,
+    `${plan.source} as of ${formatLsn(plan.reached)}: ${plural(report.tables, 'table')}, ${plural(report.rows, 'row')}, brought back in ${duration(report.duration_ms)} on ${printable(stage.server)}`,
   )
   return past
 }

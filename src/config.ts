@@ -11,9 +11,17 @@ import { type EncryptionSettings, encryptionSettings, encryptionShape, withFiles
 import { checkSourceName, suggestSourceName } from './repository/layout.ts'
 import { type RetentionSettings, retentionSettings, retentionShape } from './retention/settings.ts'
 import { placesIn, type RepositoryPlace, repositoriesShape } from './storage/places.ts'
-import { type VerifySettings, verifySettings, verifyShape } from './verify/settings.ts'
+import { type Assertion, assertionShape } from './throwaway/assertions.ts'
+import {
+  type RehearsalSettings,
+  rehearsalSettings,
+  rehearsalShape,
+  type VerifySettings,
+  verifySettings,
+  verifyShape,
+} from './verify/settings.ts'
 
-export type { VerifySettings }
+export type { RehearsalSettings, VerifySettings }
 
 export type Env = Readonly<Record<string, string | undefined>>
 
@@ -26,12 +34,18 @@ const guardShape = z.strictObject({
   on_limit: z.enum(slotLimitPolicies, `one of ${slotLimitPolicies.join(', ')}`).default('alert'),
 })
 
+/** What must hold in every database that is restored to be verified. */
+const assertionsShape = z
+  .array(assertionShape)
+  .refine((all) => new Set(all.map(({ name }) => name)).size === all.length, 'two have the same name')
+
 const sourceShape = z.strictObject({
   /** A libpq URI or key=value string; without it PG* variables say where. */
   url: z.string().min(1, 'empty; leave it out to use the PG* environment').optional(),
   repositories: repositoriesShape.optional(),
   encryption: encryptionShape.optional(),
   guard: guardShape.optional(),
+  assertions: assertionsShape.optional(),
 })
 
 const streamShape = z.strictObject({
@@ -72,6 +86,7 @@ const configShape = z.strictObject({
   /** How often the agent brings the other repositories up to the first. */
   copy_every: duration('1s', '30d').prefault('5m'),
   verify: verifyShape.prefault({}),
+  assertions: assertionsShape.default([]),
 })
 
 export type Config = z.infer<typeof configShape> & { readonly file: string | undefined }
@@ -85,7 +100,7 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     throw new WalbackError('usage', `${file}:${at.line}:${at.col}: ${message}`, {
       hint:
         hint ??
-        'keys: version, repositories, copy_every, encryption (key_file, passphrase, passphrase_file, fingerprint), sources (url, repositories, encryption, guard (max_slot_wal, on_limit)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), retention (window, last, within, daily, weekly, monthly, yearly, mode, prune_every), verify (enabled, every, read_subset, max_rate)',
+        'keys: version, repositories, copy_every, encryption (key_file, passphrase, passphrase_file, fingerprint), sources (url, repositories, encryption, guard (max_slot_wal, on_limit), assertions (name, sql, expect)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), retention (window, last, within, daily, weekly, monthly, yearly, mode, prune_every), verify (enabled, every, read_subset, max_rate, restore (every, target)), assertions',
       facts: { file, line: at.line, column: at.col },
     })
   }
@@ -153,10 +168,15 @@ function refuseKey(document: Document, place: Path, key: string, fail: Fail): ne
     backup: backupShape,
     verify: verifyShape,
     retention: retentionShape,
+    assertions: assertionShape,
   }
-  const inSource = { guard: guardShape, encryption: encryptionShape }
+  const inSource = { guard: guardShape, encryption: encryptionShape, assertions: assertionShape }
+  const inVerify = place[0] === 'verify' && place[1] === 'restore' ? rehearsalShape : undefined
   const shape =
-    inSource[place[2] as keyof typeof inSource] ?? sections[place[0] as keyof typeof sections] ?? configShape
+    inVerify ??
+    inSource[place[2] as keyof typeof inSource] ??
+    sections[place[0] as keyof typeof sections] ??
+    configShape
   const known = Object.keys(shape.shape)
   const meant = nearest(key, known)
   const where = place.length === 0 ? '' : ` in ${place.join('.')}`
@@ -258,6 +278,10 @@ const backupSettings = (config: Config | undefined): BackupSettings => {
   return { maxSnapshotAge_ms: max_snapshot_age, yieldAfter_ms: yield_after, maxRate: max_rate }
 }
 
+/** What must hold in a source's restored databases: its own list, or else what is said for all. */
+export const assertionsOf = (config: Config | undefined, source: string): readonly Assertion[] =>
+  config?.sources[source]?.assertions ?? config?.assertions ?? []
+
 /** What the command line says of where things are. */
 export interface Flags {
   readonly source?: string | undefined
@@ -288,6 +312,8 @@ export interface Effective {
   readonly retention: RetentionSettings
   /** Undefined: never. */
   readonly verify: VerifySettings | undefined
+  /** Undefined: never. */
+  readonly rehearsal: RehearsalSettings | undefined
 }
 
 /** Flags over environment over configuration. A flag for both database and repository leaves the configuration's sources aside. */
@@ -334,6 +360,7 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     guard: guardSettings(entry?.guard),
     retention: retentionSettings(config?.retention),
     verify: verifySettings(config?.verify),
+    rehearsal: rehearsalSettings(config?.verify),
   }
 }
 

@@ -76,7 +76,7 @@ export { readUnseen, type UncertainSpan } from './history/uncertain.ts'
 export { type EventKind, eventKinds, type Severity, type WalbackEvent } from './model/event.ts'
 export { formatLsn, type Lsn, parseLsn } from './model/lsn.ts'
 export { everything, isEverything, matchTables, type Selection } from './model/selection.ts'
-export type { RecoveryTarget } from './model/target.ts'
+export { type RecoveryTarget, targetText } from './model/target.ts'
 export {
   formatTime,
   formatTimeIn,
@@ -117,6 +117,7 @@ export { checkSourceName, suggestSourceName } from './repository/layout.ts'
 export { breakStaleLeases, describeLease, type LeaseRecord, readLeases } from './repository/lease.ts'
 export { addPin, type Pin, readPins, removePin } from './repository/pins.ts'
 export { probeStorage } from './repository/probe.ts'
+export { findProof, type ProofRecord } from './repository/proof-record.ts'
 export { makeRecipient, type NewRecipient, type Recipient } from './repository/recipients.ts'
 export { Repository } from './repository/repository.ts'
 export type { Access, RepositoryKey } from './repository/repository-key.ts'
@@ -156,9 +157,19 @@ export {
   rollBack,
 } from './swap/in-place.ts'
 export type { SwapReport } from './swap/swap.ts'
+export type { Assertion } from './throwaway/assertions.ts'
 export type { RowDifference, SampleRow } from './throwaway/compare.ts'
 export { diffPasts, type TableDifference } from './throwaway/diff.ts'
+export { type Preview, previewPast, type RowCount, type TablePreview } from './throwaway/preview.ts'
+export {
+  estimateRestore_ms,
+  type ProofFinding,
+  type ProofReport,
+  type ProveOptions,
+  proveRestore,
+} from './throwaway/prove.ts'
 export { checkQuery, runQuery, type TextRow } from './throwaway/query.ts'
+export { randomTarget } from './throwaway/random-target.ts'
 export { openStage, type Past, type Stage, type StageOptions } from './throwaway/stage.ts'
 export {
   type Damage,

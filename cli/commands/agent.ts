@@ -1,6 +1,6 @@
 import { Option } from 'commander'
 import pino from 'pino'
-import { type UnseenChangePolicy, unseenChangePolicies } from '../../src/config.ts'
+import { assertionsOf, type UnseenChangePolicy, unseenChangePolicies } from '../../src/config.ts'
 import {
   formatTime,
   isEmptyPolicy,
@@ -32,7 +32,8 @@ interface Options {
 
 async function agent(context: Context, options: Options): Promise<undefined> {
   const conninfo = await context.requireConninfo()
-  const { stream, backup, onUnseenChange, guard, retention, verify, copyEvery_ms } = await context.settings()
+  const { config, settings } = await context.load()
+  const { stream, backup, onUnseenChange, guard, retention, verify, rehearsal, copyEvery_ms } = settings
   const others = await openOthers(context)
   const [{ runAgent }, { outlastStore }] = await Promise.all([
     import('../../agent/agent.ts'),
@@ -51,6 +52,8 @@ async function agent(context: Context, options: Options): Promise<undefined> {
     required: others.required,
     copies: { targets: others.all, every_ms: copyEvery_ms },
     verify,
+    rehearsal,
+    assertions: assertionsOf(config, source),
     onUnseenChange: options.onUnseenChange ?? onUnseenChange,
     log,
     signal,

@@ -21,18 +21,19 @@ import type { Context } from '../context.ts'
 import { bytes, duration, plural, printable } from '../format.ts'
 import { type InPlaceFlags, inPlaceInWords, refuseOtherPlaces, restoreInItsPlace, rollback } from '../in-place.ts'
 import { type LiveFlags, liveInWords, liveUseOf, parseMergeMode, restoreLive } from '../live-restore.ts'
-import { parseJobs } from '../options.ts'
+import { addStageFlags } from '../past.ts'
 import { Progress, restoreProgress } from '../progress.ts'
+import { type Eta, etaInWords, etaJson, etaOf } from '../proofs.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
 import { addRoleFlags, lookAtTarget, type RoleFlags, roleOptionsOf, rolesInWords, rolesJson } from '../roles.ts'
 import { addSelectionFlags, type SelectionFlags, selectionInWords, selectionJson, selectionOf } from '../selection.ts'
 import { addTargetFlags, type TargetFlags, targetInJson, targetOf } from '../target.ts'
+import { checkPreviewFlags, type PreviewFlags, preview, previewInWords, previewJson } from './restore-preview.ts'
 
-interface Options extends RoleFlags, TargetFlags, SelectionFlags, LiveFlags, InPlaceFlags {
+interface Options extends RoleFlags, TargetFlags, SelectionFlags, LiveFlags, InPlaceFlags, PreviewFlags {
   readonly into?: string
   readonly intoUrl?: string
   readonly plan?: boolean
-  readonly jobs: number
 }
 
 export const addRestore: AddCommand = (program, bind) => {
@@ -48,8 +49,8 @@ export const addRestore: AddCommand = (program, bind) => {
     .option('--as <table>', 'one --table into the database of --db, under a new name')
     .option('--merge <mode>', `rows back into the tables of --db: ${mergeModes.join(', ')}`, parseMergeMode)
     .option('--plan', 'show what would be done, and end')
-    .option('--jobs <n>', 'connections that load and check tables side by side', parseJobs, 4)
-  addRoleFlags(addSelectionFlags(command)).action(bind<Options>(restore))
+    .option('--preview', 'show that, and the tables then and now, and end; on a throwaway server')
+  addRoleFlags(addSelectionFlags(addStageFlags(command))).action(bind<Options>(restore))
   command
     .command('rollback')
     .description('swap the database that a restore in place has put aside back into its place')
@@ -60,6 +61,7 @@ export const addRestore: AddCommand = (program, bind) => {
 
 async function restore(context: Context, options: Options): Promise<number | undefined> {
   const { out, signal } = context
+  checkPreviewFlags(options)
   const target = targetOf(context, options, 'restore to when?')
   const selection = selectionOf(options)
   const live = liveUseOf(options)
@@ -80,12 +82,25 @@ async function restore(context: Context, options: Options): Promise<number | und
       : options.inPlace
         ? inPlaceInWords(destination.conninfo)
         : databaseInWords(plan, destination)
-  const words = planInWords(context, plan, into, roles === undefined ? [] : rolesInWords(roles))
+  const eta = await etaOf(repository, plan, signal)
+  const words = planInWords(context, plan, { into, roles: roles === undefined ? [] : rolesInWords(roles), eta })
   const from = { repository: repository.storage.url, ...passedOverJson(passedOver) }
-  const json = { ...planJson(plan, destination, live), ...from, roles: roles === undefined ? null : rolesJson(roles) }
+  const json = {
+    ...planJson(plan, destination, live),
+    ...from,
+    roles: roles === undefined ? null : rolesJson(roles),
+    eta: etaJson(eta),
+  }
   if (options.plan) {
     out.data(words)
     out.document({ type: 'plan', ...json })
+    return
+  }
+  if (options.preview) {
+    out.data(words)
+    const seen = await preview(context, repository, plan, options)
+    out.data(previewInWords(seen))
+    out.document({ type: 'preview', ...json, ...previewJson(seen) })
     return
   }
   out.say(words)
@@ -155,7 +170,11 @@ const databaseInWords = ({ base }: RestorePlan, { conninfo, database }: Destinat
 const segmentsOf = ({ earlier, segments, unneeded }: RestorePlan): number =>
   new Set([...earlier, ...segments].map(({ key }) => key)).size - (unneeded?.size ?? 0)
 
-function planInWords(context: Context, plan: RestorePlan, into: string, roles: readonly string[]): string {
+function planInWords(
+  context: Context,
+  plan: RestorePlan,
+  { into, roles, eta }: { readonly into: string; readonly roles: readonly string[]; readonly eta: Eta | undefined },
+): string {
   const { base, lastKept } = plan
   const lines = [
     `from       base ${base.id} (${bytes(plan.bytes.base)}) + ${plural(segmentsOf(plan), 'segment')} (${bytes(plan.bytes.segments)}), replaying ${plural(plan.transactions, 'transaction')}`,
@@ -166,6 +185,7 @@ function planInWords(context: Context, plan: RestorePlan, into: string, roles: r
     ...selectionInWords(plan).map((line, index) => `${index === 0 ? 'only     ' : '         '}  ${line}`),
     ...roles.map((line, index) => `${index === 0 ? 'roles    ' : '         '}  ${line}`),
     ...plan.notRestored.map((line, index) => `${index === 0 ? 'without  ' : '         '}  ${line}`),
+    `time       ${etaInWords(eta)}`,
   ]
   return `Plan\n${lines.map((line) => `  ${line}\n`).join('')}`
 }

@@ -27,6 +27,7 @@ import type { Context } from '../context.ts'
 import { copyInWords, copyJson, lookAtCopies } from '../copies.ts'
 import { bytes, duration, plural } from '../format.ts'
 import { baseJson, brief, coverageJson, point, segmentsJson, windowLines } from '../holdings.ts'
+import { lookAtProofs, proofInWords, proofsJson } from '../proofs.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
 import { encryptionInWords, encryptionJson } from './key.ts'
 
@@ -53,9 +54,11 @@ async function status(context: Context): Promise<undefined> {
   const isProtected =
     holdings.windows.length > 0 && holdings.gaps.every((gap) => gap.to !== undefined) && slotHolds(database)
   const verified = await findVerification(repository, source, ({ outcome }) => outcome !== 'interrupted', signal)
+  const proofs = await lookAtProofs(repository, source, signal)
   const copies = await lookAtCopies(context, repository, source)
   out.data(inWords(context, holdings, database, isProtected))
   out.data(`  verified     ${verifiedInWords(context, verified)}`)
+  out.data(`  proven       ${proofInWords(context, proofs)}`)
   out.data(`  repository   ${repository.storage.url}`)
   for (const copy of copies) out.data(`  copy         ${copyInWords(copy)}`)
   out.data(`  encryption   ${encryptionInWords(repository.key, await context.access())}`)
@@ -77,6 +80,7 @@ async function status(context: Context): Promise<undefined> {
     timeline: holdings.timelines.at(-1)?.id ?? null,
     schema: schemaJson(holdings),
     last_verification: verified ? verifiedJson(verified) : null,
+    ...proofsJson(proofs),
     database: databaseJson(database, guard),
     checked: formatTime(nowMicros()),
   })

@@ -17,18 +17,22 @@ import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, duration, plural, printable } from '../format.ts'
 import { parseJobs, parseShare } from '../options.ts'
+import { addOnFlag } from '../past.ts'
 import { Progress } from '../progress.ts'
+import { addTargetFlags } from '../target.ts'
+import { checkRehearsalFlags, type RehearsalFlags, rehearse } from './verify-restore.ts'
 
-interface Options {
+interface Options extends RehearsalFlags {
   readonly read?: boolean
   readonly readSubset?: ReadSubset
   readonly resume?: boolean
   readonly record?: boolean
   readonly jobs: number
+  readonly restore?: boolean
 }
 
 export const addVerify: AddCommand = (program, bind) => {
-  program
+  const command = program
     .command('verify')
     .description(
       'read each repository and find what is missing, damaged or exchanged; all sources, or that of --source',
@@ -41,12 +45,19 @@ export const addVerify: AddCommand = (program, bind) => {
     .option('--no-read', 'walk the chains and look whether everything is there, and read nothing whole')
     .option('--resume', 'carry on the last run over the same parts, if it was interrupted')
     .option('--no-record', 'do not store the result in the repository')
-    .option('--jobs <n>', 'objects that are read side by side', parseJobs, 4)
-    .action(bind<Options>(verify))
+    .option('--jobs <n>', 'objects that are read, or connections that load, side by side', parseJobs, 4)
+    .option('--restore', 'restore on a throwaway server, check what is there, and note how long it took')
+    .option('--random', 'with --restore: to a random moment of what can be restored')
+  addOnFlag(addTargetFlags(command)).action(bind<Options>(verify))
 }
 
 async function verify(context: Context, options: Options): Promise<undefined> {
   const { out } = context
+  const target = checkRehearsalFlags(context, options)
+  if (options.restore) {
+    const [first] = await context.requirePlaces()
+    return await rehearse(context, await sourcesOf(context, first.url), options, target)
+  }
   if (options.read === false && options.readSubset !== undefined) {
     throw new WalbackError('usage', '--no-read and --read-subset exclude each other', {
       hint: 'give --read-subset N/M to read a part, or --no-read to read nothing',

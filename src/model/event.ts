@@ -29,6 +29,9 @@ export const eventKinds = [
   /** What a scheduled verification found, and that it could not be carried out; cleared by the next that is well. */
   'verify-damaged',
   'verify-failed',
+  /** What a scheduled restore on a throwaway server found, and that it could not be carried out; likewise. */
+  'restore-unproven',
+  'rehearsal-failed',
 ] as const
 export type EventKind = (typeof eventKinds)[number]
 

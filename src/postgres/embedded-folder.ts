@@ -1,5 +1,6 @@
 import { once } from 'node:events'
-import { chown, lstat, mkdtemp, readdir } from 'node:fs/promises'
+import { rmSync } from 'node:fs'
+import { chown, lstat, mkdtemp, readdir, rename } from 'node:fs/promises'
 import { createConnection, createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { codeOf } from '../base/errors.ts'
@@ -22,16 +23,23 @@ const prefix = 'walback-pg-'
 export async function makeServerFolder(account: Account | undefined): Promise<ServerFolder> {
   const path = await mkdtemp(join(await scratchRoot(account), prefix))
   if (account) await chown(path, account.uid, account.gid)
-  const owner = await listenAt(join(path, ownerName))
-  return { path, letGo: () => void owner.close() }
+  const socket = join(path, ownerName)
+  const owner = await listenAt(socket)
+  const letGo = (): void => {
+    rmSync(socket, { force: true })
+    owner.close()
+  }
+  return { path, letGo }
 }
 
 const ownerName = 'owner'
 
+/** It gets its name once it answers: a socket that is there and does not answer says that its owner is dead. */
 async function listenAt(path: string): Promise<Server> {
   const server = createServer((connection) => connection.destroy())
-  server.listen(path)
+  server.listen(`${path}.new`)
   await once(server, 'listening')
+  await rename(`${path}.new`, path)
   server.unref()
   return server
 }

@@ -33,7 +33,12 @@ export const pinsPrefix = (source: string): string => `sources/${source}/pins/`
 /** What `verify` has found, one record for each run; numbered, so that their order does not hang on clocks. */
 export const verificationsPrefix = (source: string): string => `sources/${source}/verifications/`
 export const verificationKey = (source: string, number: number): string =>
-  `${verificationsPrefix(source)}${String(number).padStart(8, '0')}.json`
+  recordKey(verificationsPrefix(source), number)
+/** What restores on a throwaway server have proven, in the same way. */
+export const proofsPrefix = (source: string): string => `sources/${source}/proofs/`
+export const proofKey = (source: string, number: number): string => recordKey(proofsPrefix(source), number)
+/** Records that are numbered (repository/numbered-records.ts). */
+export const recordKey = (prefix: string, number: number): string => `${prefix}${String(number).padStart(8, '0')}.json`
 
 /** Segments are grouped by their position's upper half, that is by 4 GiB of log. */
 export function segmentKey(source: string, timeline: string, start: Lsn): string {

@@ -1,8 +1,7 @@
 import { z } from 'zod'
-import { WalbackError } from '../base/errors.ts'
-import { verificationKey, verificationsPrefix } from './layout.ts'
+import { verificationsPrefix } from './layout.ts'
+import { findRecord, listRecords, type RecordKind, readRecord, writeRecord } from './numbered-records.ts'
 import type { Repository } from './repository.ts'
-import { readJson, sealedJson } from './sealed-json.ts'
 
 /**
  * What a run of `verify` has found, kept in the repository: `status` shows it on any machine, an interrupted run is
@@ -36,68 +35,30 @@ export type Verification = z.infer<typeof verificationShape>
 /** Findings that a record names; of more only the number is kept. */
 export const mostNamed = 100
 
-/** The numbers of all records, oldest first. */
-export async function listVerifications(
-  { storage }: Repository,
-  source: string,
-  signal?: AbortSignal,
-): Promise<number[]> {
-  const numbers: number[] = []
-  for await (const { key } of storage.list(verificationsPrefix(source), { signal })) {
-    const digits = /\/(\d{8})\.json$/.exec(key)?.[1]
-    if (digits !== undefined) numbers.push(Number(digits))
-  }
-  return numbers
-}
+const verifications: RecordKind<Verification> = { prefix: verificationsPrefix, shape: verificationShape }
 
-export async function readVerification(
-  { storage }: Repository,
+/** The numbers of all records, oldest first. */
+export const listVerifications = (repository: Repository, source: string, signal?: AbortSignal): Promise<number[]> =>
+  listRecords(repository, verifications, source, signal)
+
+export const readVerification = (
+  repository: Repository,
   source: string,
   number: number,
   signal?: AbortSignal,
-): Promise<Verification> {
-  const key = verificationKey(source, number)
-  const record = await readJson(storage, key, verificationShape, { signal })
-  if (record.source === source) return record
-  throw new WalbackError('corrupt', `${key} is damaged: it is a record of source ${record.source}`)
-}
+): Promise<Verification> => readRecord(repository, verifications, source, number, signal)
 
-/** The newest record that `isWanted` and is whole; damaged ones are `verify`'s business, and passed over here. */
-export async function findVerification(
+/** The newest record that `isWanted` and is whole. */
+export const findVerification = (
   repository: Repository,
   source: string,
   isWanted: (record: Verification) => boolean,
   signal?: AbortSignal,
-): Promise<Verification | undefined> {
-  for (const number of (await listVerifications(repository, source, signal)).toReversed()) {
-    try {
-      const record = await readVerification(repository, source, number, signal)
-      if (isWanted(record)) return record
-    } catch (error) {
-      const isPassable =
-        error instanceof WalbackError && (error.code === 'corrupt' || error.code === 'failed' || error.facts['absent'])
-      if (!isPassable) throw error
-    }
-  }
-  return undefined
-}
+): Promise<Verification | undefined> => findRecord(repository, verifications, source, isWanted, signal)
 
-/** Stores a record under the next number, and removes the oldest where there are many; gives the number. */
-export async function writeVerification(
+/** Stores a record under the next number, which it gives. */
+export const writeVerification = (
   repository: Repository,
   record: Verification,
   signal?: AbortSignal,
-): Promise<number> {
-  const { storage } = repository
-  const known = await listVerifications(repository, record.source, signal)
-  for (let number = (known.at(-1) ?? 0) + 1, attempt = 0; attempt < mostAttempts; number++, attempt++) {
-    const key = verificationKey(record.source, number)
-    if (!(await storage.put(key, sealedJson(record), { ifAbsent: true, signal }))) continue
-    for (const old of known.slice(0, -mostKept)) await storage.delete(verificationKey(record.source, old))
-    return number
-  }
-  throw new WalbackError('locked', 'others keep writing records of verifications at the same time', { retryable: true })
-}
-
-const mostKept = 50
-const mostAttempts = 100
+): Promise<number> => writeRecord(repository, verifications, record, signal)

@@ -91,7 +91,7 @@ class ThrowawayStage implements Stage {
   private constructor(embedded: EmbeddedServer) {
     this.embedded = embedded
     this.major = embedded.major
-    this.server = `throwaway server (PostgreSQL ${embedded.major})`
+    this.server = `the throwaway server (PostgreSQL ${embedded.major})`
   }
 
   static async open({ niceness = 0, signal }: StageOptions): Promise<ThrowawayStage> {

@@ -14,7 +14,7 @@ interface Where {
 export function requireMajor({ base }: Pick<RestorePlan, 'base'>, { major, server }: Where): void {
   const source = Math.floor(base.serverVersion / 10_000)
   if (source <= major) return
-  throw new WalbackError('prerequisite', `the source is PostgreSQL ${source}, and the ${server} is older`, {
+  throw new WalbackError('prerequisite', `the source is PostgreSQL ${source}, and ${server} is older`, {
     hint: `give --on postgres://… of a server with PostgreSQL ${source} or later; a temporary database is made there`,
     facts: { source_major: source, major },
   })
@@ -41,7 +41,7 @@ export async function requireExtensions(
   if (missing.length === 0) return
   throw new WalbackError(
     'prerequisite',
-    `the ${server} lacks ${missing.length === 1 ? 'an extension' : 'extensions'} that the source has: ${missing.join(', ')}`,
+    `${server} lacks ${missing.length === 1 ? 'an extension' : 'extensions'} that the source has: ${missing.join(', ')}`,
     {
       hint:
         kind === 'throwaway'

@@ -2,6 +2,14 @@ import { z } from 'zod'
 import { duration, size } from '../base/quantity.ts'
 import { parseSubset, type ReadSubset, whole } from './subset.ts'
 
+export const restoreTargets = ['latest', 'random'] as const
+
+export const rehearsalShape = z.strictObject({
+  every: duration('1m', '365d').prefault('7d'),
+  /** The newest state, or one somewhere in what can be restored, another each time. */
+  target: z.enum(restoreTargets, `one of ${restoreTargets.join(', ')}`).default('latest'),
+})
+
 /** How the configuration says when the agent verifies. */
 export const verifyShape = z.strictObject({
   enabled: z.boolean('true or false').default(true),
@@ -17,6 +25,8 @@ export const verifyShape = z.strictObject({
       return subset ?? whole
     }),
   max_rate: size('64KiB', '100GB').optional(),
+  /** When the agent restores to a throwaway server; never without it. */
+  restore: rehearsalShape.optional(),
 })
 
 /** When the agent verifies the repository, and how much of it. */
@@ -27,6 +37,16 @@ export interface VerifySettings {
   /** Bytes a second. */
   readonly maxRate: number | undefined
 }
+
+/** When the agent proves by a restore that there is something to restore, and which. */
+export interface RehearsalSettings {
+  readonly every_ms: number
+  readonly target: (typeof restoreTargets)[number]
+}
+
+/** Undefined: never. */
+export const rehearsalSettings = (given: z.infer<typeof verifyShape> | undefined): RehearsalSettings | undefined =>
+  given?.restore && { every_ms: given.restore.every, target: given.restore.target }
 
 /** Undefined: never. */
 export function verifySettings(given: z.infer<typeof verifyShape> | undefined): VerifySettings | undefined {

@@ -1,6 +1,7 @@
 import { type Lsn, parseLsnKey } from '../model/lsn.ts'
 import {
   basesPrefix,
+  proofsPrefix,
   prunedPrefix,
   segmentsPrefix,
   timelineKey,
@@ -35,7 +36,9 @@ export interface ShelvedBase {
 export interface Shelf {
   readonly timelines: readonly ShelvedTimeline[]
   readonly bases: readonly ShelvedBase[]
+  /** What earlier runs of `verify` have noted. */
   readonly verifications: readonly StoredObject[]
+  readonly proofs: readonly StoredObject[]
   readonly objects: number
   readonly stored_bytes: number
 }
@@ -44,11 +47,13 @@ export async function listShelf(repository: Repository, source: string, signal?:
   const timelines = new Map<string, TimelineShelf>()
   const bases = new Map<string, { objects: Map<string, number>; hasManifest: boolean }>()
   const verifications: StoredObject[] = []
+  const proofs: StoredObject[] = []
   let [objects, stored_bytes] = [0, 0]
-  const [ofTimelines, ofBases, ofVerifications] = [
+  const [ofTimelines, ofBases, ofVerifications, ofProofs] = [
     timelinesPrefix(source),
     basesPrefix(source),
     verificationsPrefix(source),
+    proofsPrefix(source),
   ]
   for await (const object of repository.storage.list(`sources/${source}/`, { signal })) {
     const { key, size_bytes } = object
@@ -69,11 +74,13 @@ export async function listShelf(repository: Repository, source: string, signal?:
       if (name === 'manifest.json') base.hasManifest = true
       else base.objects.set(key, size_bytes)
     } else if (key.startsWith(ofVerifications)) verifications.push(object)
+    else if (key.startsWith(ofProofs)) proofs.push(object)
   }
   return {
     timelines: [...timelines.values()].map((shelf) => shelf.done()),
     bases: [...bases].map(([id, base]) => ({ id, ...base })),
     verifications,
+    proofs,
     objects,
     stored_bytes,
   }

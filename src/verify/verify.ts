@@ -4,6 +4,7 @@ import { WalbackError } from '../base/errors.ts'
 import { Throttle } from '../base/throttle.ts'
 import { version } from '../base/version.ts'
 import { manifestKey, verificationKey } from '../repository/layout.ts'
+import { readProof } from '../repository/proof-record.ts'
 import type { Repository } from '../repository/repository.ts'
 import {
   findVerification,
@@ -12,6 +13,7 @@ import {
   type Verification,
   writeVerification,
 } from '../repository/verification.ts'
+import type { StoredObject } from '../storage/storage.ts'
 import { wordsOf } from './check-segment.ts'
 import { isDamage, type LostTargets, type VerifyFinding } from './finding.ts'
 import { listShelf, type Shelf } from './shelf.ts'
@@ -221,18 +223,24 @@ function bytesToRead({ timelines, bases }: Shelf, subset: ReadSubset | undefined
 }
 
 /** Earlier records are objects of the repository too. */
-async function checkRecords(walk: Walk, { verifications }: Shelf): Promise<void> {
+async function checkRecords(walk: Walk, { verifications, proofs }: Shelf): Promise<void> {
   const { repository, source, signal } = walk.options
-  const check = async ({ key }: { readonly key: string }): Promise<{ key: string; message?: string }> => {
+  const ofProofs = new Set(proofs)
+  const check = async (object: StoredObject): Promise<{ key: string; message?: string }> => {
+    const { key } = object
     try {
       const number = Number(/(\d+)\.json$/.exec(key)?.[1])
-      await readVerification(repository, source, number, signal)
+      const read = ofProofs.has(object) ? readProof : readVerification
+      await read(repository, source, number, signal)
       return { key }
     } catch (error) {
       return { key, message: wordsOf(error) }
     }
   }
-  for await (const { key, message } of ahead(verifications, check, { most: walk.options.jobs, signal })) {
+  for await (const { key, message } of ahead([...verifications, ...proofs], check, {
+    most: walk.options.jobs,
+    signal,
+  })) {
     walk.objects++
     if (message === undefined || (await repository.storage.size(key, { signal })) === undefined) continue
     const hint = 'delete it: no restore needs it, but what it remembered of the archive is not compared any more'

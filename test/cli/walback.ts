@@ -63,9 +63,9 @@ export async function here(args: readonly string[], options: RunOptions): Promis
   return { exit, ...text(streams) }
 }
 
-/** As `walback`, but it must succeed. */
-export async function succeed(args: readonly string[], options: RunOptions): Promise<Ran> {
-  const ran = await walback(args, options)
+/** As `walback`, or another way to run it, but it must succeed. */
+export async function succeed(args: readonly string[], options: RunOptions, run = walback): Promise<Ran> {
+  const ran = await run(args, options)
   if (ran.exit !== 0) throw new Error(`walback ${args.join(' ')} ended with ${ran.exit}: ${ran.stderr}`)
   return ran
 }

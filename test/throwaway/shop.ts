@@ -1,6 +1,6 @@
 /** A small shop of an older major, with its archive and three moments: what the tests of the past look back at. */
 import { startEmbedded } from '../../src/postgres/embedded.ts'
-import { type Folder, folder, sql, succeed } from '../cli/walback.ts'
+import { type Folder, folder, here, type Ran, sql, succeed } from '../cli/walback.ts'
 import { packages } from '../restore/round-trip.ts'
 
 export interface Shop extends AsyncDisposable {
@@ -39,7 +39,7 @@ export async function openShop(major: 14 | 18 = 14, init: readonly string[] = []
   const place = await folder()
   const url = server.url()
   const flags = ['--repo', 'repo', '--source', 'shop']
-  const run = (...args: string[]) => succeed([...args, '--db', url, ...flags], { cwd: place.path })
+  const run = (...args: string[]) => succeed([...args, '--db', url, ...flags], { cwd: place.path }, here)
   const shop: Shop = {
     url,
     folder: place,
@@ -62,3 +62,9 @@ export async function openShop(major: 14 | 18 = 14, init: readonly string[] = []
   await run('backup', '--full')
   return shop
 }
+
+export const linesOf = ({ stdout }: Ran): Record<string, unknown>[] =>
+  stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line))
