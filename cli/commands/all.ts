@@ -14,7 +14,9 @@ import { addMark } from './mark.ts'
 import { addPins } from './pin.ts'
 import { addPrune } from './prune.ts'
 import { addRestore } from './restore.ts'
+import { addShow } from './show.ts'
 import { addStatus } from './status.ts'
+import { addUndo } from './undo.ts'
 import { addUninstall } from './uninstall.ts'
 import { addVerify } from './verify.ts'
 
@@ -28,6 +30,8 @@ export const commands: readonly AddCommand[] = [
   addList,
   addInfo,
   addLog,
+  addShow,
+  addUndo,
   addMark,
   addRestore,
   addCompact,
