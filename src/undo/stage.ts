@@ -5,6 +5,7 @@ import type { FoundTransaction } from '../history/find-transaction.ts'
 import { matchTables } from '../history/log.ts'
 import type { RelationMessage } from '../model/pgoutput.ts'
 import type { Repository } from '../repository/repository.ts'
+import type { Layers } from './fill-old.ts'
 import { Reversals } from './reversals.ts'
 import { isSourceOf } from './session.ts'
 import { StagedTable } from './staged-table.ts'
@@ -80,7 +81,7 @@ export class Staging {
   }
 
   /** Gives the layers that the transaction takes: it is undone from the last to the first. */
-  async add(repository: Repository, found: FoundTransaction): Promise<{ readonly from: number; readonly to: number }> {
+  async add(repository: Repository, found: FoundTransaction): Promise<Layers> {
     const { tables, signal } = this.options
     const { encoding } = found.timeline
     refuseTruncated(found, tables)

@@ -29,8 +29,11 @@ export class StagedTable {
   hasMoves = false
   /** Rows whose old values are not in the stream. */
   lacking = 0
+  /** From which reversal on old values are yet to be looked for (fill-old.ts). */
+  sought = 0
   readonly counts = { d: 0, i: 0, u: 0 }
-  private readonly changed = new Set<number>()
+  private changed = new Set<number>()
+  private readonly lackingLayers = new Set<number>()
   private readonly lost = new Map<string, number>()
   private next = 0
 
@@ -87,6 +90,26 @@ export class StagedTable {
     await client.query(`ANALYZE ${this.stage}`)
   }
 
+  /** Old values have been looked for: what is still lacking, and what was not changed after all. */
+  async reconsider(client: pg.Client): Promise<void> {
+    await client.query(`DELETE FROM ${this.stage} WHERE kind = 'u' AND marks !~ '[x?]' AND okey = nkey`)
+    const changed = this.table.columns.map((_, index) => `bool_or(kind = 'u' AND substr(marks, ${index + 1}, 1) = 'x')`)
+    const { rows } = await client.query<{ lacking: string; changed: (boolean | null)[] }>(
+      `SELECT count(*) FILTER (WHERE strpos(marks, '?') > 0) AS lacking, ARRAY[${changed.join(', ')}]::bool[] AS changed FROM ${this.stage}`,
+    )
+    this.lacking = Number(rows[0]?.lacking ?? 0)
+    this.changed = new Set(rows[0]?.changed.flatMap((isChanged, index) => (isChanged ? [index] : [])) ?? [])
+    await client.query(`ANALYZE ${this.stage}`)
+  }
+
+  lacksIn({ from, to }: { readonly from: number; readonly to: number }): boolean {
+    return [...this.lackingLayers].some((layer) => layer >= from && layer < to)
+  }
+
+  indexOf(name: string): number {
+    return this.table.columns.findIndex((column) => column.name === name)
+  }
+
   private *lines(layer: number, reversals: Iterable<Reversal>): Generator<Buffer> {
     const encoder = new LineEncoder()
     const places = this.table.columns.map(({ place }) => place)
@@ -98,7 +121,7 @@ export class StagedTable {
       const marks = this.table.columns.map((column) => markOf(reversal, column.place)).join('')
       if (kind === 'u' && !/[x?]/.test(marks) && reversal.oldKey === reversal.nowKey && this.table.dropped.length === 0)
         continue
-      this.account(kind, marks, reversal)
+      this.account(layer, kind, marks, reversal)
       const { oldKey = '\\N', nowKey = '\\N' } = reversal
       const head = [this.next++, layer, kind, marks === '' ? '\\N' : marks, oldKey, nowKey].join('\t')
       yield places.length === 0
@@ -107,10 +130,13 @@ export class StagedTable {
     }
   }
 
-  private account(kind: Kind, marks: string, { old, now, oldKey, nowKey }: Reversal): void {
+  private account(layer: number, kind: Kind, marks: string, { old, now, oldKey, nowKey }: Reversal): void {
     this.counts[kind]++
     if (kind === 'u' && oldKey !== nowKey) this.hasMoves = true
-    if (marks.includes('?')) this.lacking++
+    if (marks.includes('?')) {
+      this.lacking++
+      this.lackingLayers.add(layer)
+    }
     this.accountDropped(old, now)
     for (let index = 0; kind === 'u' && index < marks.length; index++) {
       const mark = marks[index]

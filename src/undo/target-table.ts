@@ -30,6 +30,8 @@ export interface TargetTable {
   readonly columns: readonly TargetColumn[]
   /** Columns that take values and that the stream does not have: they were added since. */
   readonly added: readonly { readonly name: string }[]
+  /** Columns that the server computes: from PostgreSQL 18 on the stream may have them. */
+  readonly generated: readonly string[]
   /** Columns that the stream has and the table no longer has. */
   readonly dropped: readonly { readonly name: string; readonly place: number }[]
   /** What tells rows apart, with the operator of its index; undefined: nothing but the whole row does. */
@@ -86,7 +88,8 @@ function mapped(found: Described, relation: RelationMessage): TargetTable {
     else if (!column.isGenerated) columns.push({ name, type: column.type, isAlways: column.isAlways, place })
   }
   const added = all.filter(({ name, isGenerated }) => !isGenerated && columns.every((column) => column.name !== name))
-  return { ...rest, relation, columns, added, dropped, key: keyFor(relation, columns, index) }
+  const generated = all.flatMap(({ name, isGenerated }) => (isGenerated ? [name] : []))
+  return { ...rest, relation, columns, added, generated, dropped, key: keyFor(relation, columns, index) }
 }
 
 /** The index's columns where every old row has them; else those that the stream itself tells rows apart by. */

@@ -6,6 +6,7 @@ import type { Repository } from '../repository/repository.ts'
 import { applyRows, type Policy } from './apply-rows.ts'
 import { checkRows, type Mode } from './check-rows.ts'
 import { checkForeignKeys, checkUnique, type ForeignKey, readForeignKeys } from './constraints.ts'
+import { fillOldRows, type Layers } from './fill-old.ts'
 import { type Conflict, conflictsOf, countStates, type UndoTable } from './report.ts'
 import { becomeReplica, inTransaction, openUndoSession } from './session.ts'
 import { type StageOptions, Staging } from './stage.ts'
@@ -15,6 +16,8 @@ import { findTable } from './target-table.ts'
 export interface UndoOptions extends Partial<StageOptions> {
   /** How many conflicts are told in full. */
   readonly shownConflicts?: number | undefined
+  /** Of how many rows old values are looked for in a base at a time. */
+  readonly rowsAtOnce?: number | undefined
 }
 
 export interface UndoReport {
@@ -28,6 +31,7 @@ export interface UndoReport {
 }
 
 const undoMemory_bytes = 128 << 20
+const filledRows = 500_000
 
 /**
  * An undo of one or several transactions: read from the archive and brought to the server once, looked at as often as is
@@ -36,12 +40,12 @@ const undoMemory_bytes = 128 << 20
 export class Undo implements AsyncDisposable {
   private readonly client: pg.Client
   private readonly staging: Staging
-  private readonly shownConflicts: number
+  private readonly options: UndoOptions
   private foreignKeys: readonly ForeignKey[] = []
 
   private constructor(client: pg.Client, options: UndoOptions) {
     this.client = client
-    this.shownConflicts = options.shownConflicts ?? 5
+    this.options = options
     this.staging = new Staging(client, { ...options, memory_bytes: options.memory_bytes ?? undoMemory_bytes })
   }
 
@@ -64,8 +68,11 @@ export class Undo implements AsyncDisposable {
 
   private async stage(repository: Repository, transactions: readonly FoundTransaction[]): Promise<void> {
     await inTransaction(this.client, 'BEGIN', async () => {
-      for (const found of transactions) await this.staging.add(repository, found)
+      const staged: { readonly found: FoundTransaction; readonly layers: Layers }[] = []
+      for (const found of transactions) staged.push({ found, layers: await this.staging.add(repository, found) })
       await this.staging.finish()
+      for (const { found, layers } of staged) await this.fill(repository, found, layers)
+      for (const table of this.tables) if (table.lacking > 0) await table.reconsider(this.client)
       this.foreignKeys = await readForeignKeys(
         this.client,
         this.tables.map(({ table }) => table.oid),
@@ -79,6 +86,13 @@ export class Undo implements AsyncDisposable {
         hint: '`walback show` shows what a transaction did',
       })
     }
+  }
+
+  private async fill(repository: Repository, found: FoundTransaction, layers: Layers): Promise<void> {
+    const lacking = this.tables.filter((table) => table.lacksIn(layers))
+    if (lacking.length === 0) return
+    const { rowsAtOnce, signal } = this.options
+    await fillOldRows(this.client, repository, found, lacking, layers, { rowsAtOnce: rowsAtOnce ?? filledRows, signal })
   }
 
   private get tables(): readonly StagedTable[] {
@@ -165,7 +179,7 @@ export class Undo implements AsyncDisposable {
       const counted = await countStates(this.client, table)
       tables.push(counted)
       const { changed, exists, gone } = counted.conflicts
-      const left = this.shownConflicts - shown.length
+      const left = (this.options.shownConflicts ?? 5) - shown.length
       if (changed + exists + gone > 0 && left > 0) shown.push(...(await conflictsOf(this.client, table, left)))
     }
     const conflicts = tables.reduce((sum, { conflicts: c }) => sum + c.changed + c.exists + c.gone, 0)
@@ -180,7 +194,7 @@ export class Undo implements AsyncDisposable {
 const notInStream = ({ name, lacking }: StagedTable): WalbackError =>
   new WalbackError(
     'refused',
-    `how ${lacking} rows of ${name} had been is not in the stream: it was updated or deleted with its key alone`,
+    `how ${lacking} rows of ${name} had been is neither in the stream, which has only their keys, nor found in the base before`,
     {
       hint: `restore to before the transaction (\`walback restore --before-tx\`) and copy the rows. For the future: ALTER TABLE ${name} REPLICA IDENTITY FULL puts whole old rows into the stream`,
     },

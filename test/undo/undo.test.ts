@@ -119,4 +119,39 @@ describe('undoing a transaction', () => {
     await undo(one, [String(forced.xid)])
     expect(await rowsOf(one, 'orders')).toEqual(now)
   })
+
+  it('of tables whose old rows come with their key alone, from the base before', async () => {
+    await using one = await subject(
+      'CREATE TABLE orders (id int PRIMARY KEY, state text NOT NULL, long text)',
+      'ALTER TABLE orders ALTER long SET STORAGE EXTERNAL',
+      `INSERT INTO orders SELECT n, 'new', CASE WHEN n % 2 = 0 THEN repeat('long ' || n, 2000) END FROM generate_series(1, 60) n`,
+    )
+    await one.opened.base()
+    await one.sql(
+      `UPDATE orders SET state = 'moved' WHERE id BETWEEN 11 AND 30`,
+      `UPDATE orders SET id = id + 100 WHERE id BETWEEN 51 AND 60`,
+      `INSERT INTO orders VALUES (200, 'late', 'short')`,
+      'DELETE FROM orders WHERE id = 1',
+      `INSERT INTO orders VALUES (1, 'back', NULL)`,
+    )
+    const before = await rowsOf(one, 'orders')
+    const xid = await transaction(
+      one,
+      `UPDATE orders SET state = 'a'`,
+      `UPDATE orders SET long = 'cut', state = 'b' WHERE id IN (2, 3, 11, 12, 200)`,
+      'DELETE FROM orders WHERE id BETWEEN 1 AND 20 OR id = 200',
+      `UPDATE orders SET id = -id WHERE id BETWEEN 30 AND 40`,
+      `INSERT INTO orders VALUES (5, 'fifth', NULL)`,
+    )
+    const after = await rowsOf(one, 'orders')
+    await one.sql(`UPDATE orders SET state = 'theirs' WHERE id = 45`)
+    // Two rows at a time, and folded anew after every block: many rounds, and many layers.
+    const report = await undo(one, [xid], { policy: 'skip', rowsAtOnce: 7, memory_bytes: 1 })
+    expect(report.tables).toMatchObject([{ conflicts: { changed: 1, exists: 0, gone: 0 } }])
+    await one.sql(`UPDATE orders SET state = 'new' WHERE id = 45`)
+    expect(await rowsOf(one, 'orders')).toEqual(before)
+    await undo(one, [String(report.xid)])
+    await one.sql(`UPDATE orders SET state = 'a' WHERE id = 45`)
+    expect(await rowsOf(one, 'orders')).toEqual(after)
+  })
 })
