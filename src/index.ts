@@ -49,6 +49,7 @@ export type { CopyProgress } from './copy/delivery.ts'
 export { RequiredCopy } from './copy/required.ts'
 export { type Survey, surveyCopy } from './copy/survey.ts'
 export { findTarget, openTarget } from './copy/target.ts'
+export { type FoundTransaction, findTransactions, parseTransactionName } from './history/find-transaction.ts'
 export {
   type LoggedTransaction,
   type LogSelection,
@@ -62,6 +63,7 @@ export {
   type TableChange,
   type TransactionLog,
 } from './history/log.ts'
+export { type ShownChange, type ShownRow, type ShownValue, showTransaction } from './history/show.ts'
 export {
   type Coverage,
   coverageOf,
@@ -171,6 +173,9 @@ export {
 export { checkQuery, runQuery, type TextRow } from './throwaway/query.ts'
 export { randomTarget } from './throwaway/random-target.ts'
 export { openStage, type Past, type Stage, type StageOptions } from './throwaway/stage.ts'
+export type { Policy as UndoPolicy } from './undo/apply-rows.ts'
+export type { Conflict as UndoConflict, UndoTable } from './undo/report.ts'
+export { Undo, type UndoOptions, type UndoReport } from './undo/undo.ts'
 export {
   type Damage,
   damageKinds,

@@ -9,7 +9,7 @@ const floors: readonly (readonly string[])[] = [
   ['src/postgres', 'src/storage', 'src/codec'],
   ['src/repository'],
   ['src/backup', 'src/capture', 'src/restore', 'src/history', 'src/retention', 'src/verify', 'src/copy'],
-  ['src/compact', 'src/swap', 'src/throwaway'],
+  ['src/compact', 'src/swap', 'src/throwaway', 'src/undo'],
   ['src/index.ts', 'src/config.ts'],
   ['agent', 'cli', 'web'],
 ]

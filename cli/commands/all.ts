@@ -16,7 +16,9 @@ import { addPins } from './pin.ts'
 import { addPrune } from './prune.ts'
 import { addQuery } from './query.ts'
 import { addRestore } from './restore.ts'
+import { addShow } from './show.ts'
 import { addStatus } from './status.ts'
+import { addUndo } from './undo.ts'
 import { addUninstall } from './uninstall.ts'
 import { addVerify } from './verify.ts'
 
@@ -30,6 +32,8 @@ export const commands: readonly AddCommand[] = [
   addList,
   addInfo,
   addLog,
+  addShow,
+  addUndo,
   addMark,
   addRestore,
   addQuery,

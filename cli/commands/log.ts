@@ -192,10 +192,15 @@ function mostDestructive(transactions: readonly LoggedTransaction[]): LoggedTran
   return transactions.reduce((worst, one) => (damage(one) >= damage(worst) ? one : worst))
 }
 
-async function commands(context: Context, source: string, { xid }: LoggedTransaction): Promise<string[]> {
+async function commands(context: Context, source: string, transaction: LoggedTransaction): Promise<string[]> {
   const same = await context.sameFlags()
+  const { xid, truncates, ddlCount } = transaction
+  // The rows that a truncation took are not in the stream, so nothing but a restore brings them back.
+  const mayBeUndone = truncates === 0 && ddlCount === 0
   const into = shellWord(`${source.slice(0, 40)}_before_${xid}`)
   return [
+    `look:  walback show tx:${xid}${same}`,
+    ...(mayBeUndone ? [`undo:  walback undo tx:${xid}${same}`] : []),
     `to just before tx:${xid}:  walback restore --before-tx ${xid} --into ${into}${same}`,
     `with it:  walback restore --to-tx ${xid} --into ${shellWord(`${source.slice(0, 40)}_at_${xid}`)}${same}`,
   ]

@@ -15,6 +15,7 @@ export const exitStatus = {
   corrupt: 21,
   gap: 21,
   refused: 22,
+  conflict: 23,
   database: 30,
   prerequisite: 30,
   storage: 31,

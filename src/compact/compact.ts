@@ -19,6 +19,7 @@ import {
   writeManifest,
 } from '../repository/base.ts'
 import { listBegun, removeObjects, writeBeginning } from '../repository/base-progress.ts'
+import type { Change } from '../repository/change-reader.ts'
 import { type ContainerKind, ContainerWriter, readContainer } from '../repository/container.ts'
 import { basePrefix } from '../repository/layout.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -27,7 +28,7 @@ import { mergedRows } from '../restore/merge.ts'
 import type { NetChanges } from '../restore/net-changes.ts'
 import { type OnProgress, Phase } from '../restore/progress.ts'
 import { underLease } from '../restore/reading-lease.ts'
-import { type Change, readChanges } from '../restore/stream.ts'
+import { readChanges } from '../restore/stream.ts'
 import type { CompactionEnd } from './plan.ts'
 
 export interface CompactOptions {

@@ -36,6 +36,12 @@ export function* readRecords(block: Buffer): Generator<StreamRecord> {
 /** Reads the blocks of a segment, its parts' first, and puts divided messages together again. */
 export class MessageReader {
   private begun: Buffer[] = []
+  /** Where reading begins in the midst of a segment, the rest of a message whose beginning was not read may come first. */
+  private mayLackBeginning: boolean
+
+  constructor(options: { readonly mayBeginInside?: boolean } = {}) {
+    this.mayLackBeginning = options.mayBeginInside ?? false
+  }
 
   /** Whether a message lacks its end, which at the end of a segment none does. */
   get isInside(): boolean {
@@ -47,6 +53,7 @@ export class MessageReader {
     for (const { message, part } of readRecords(block)) {
       // Relation messages that a block opens with may come between.
       if (part === 'whole') yield message
+      else if (this.mayLackBeginning && !this.isInside && part !== 'first') this.mayLackBeginning = part === 'middle'
       else if (this.isInside === (part === 'first'))
         throw new WalbackError('corrupt', 'a segment holds a message without its beginning or end')
       else if (part === 'last') {

@@ -1,7 +1,7 @@
 import { WalbackError } from '../base/errors.ts'
 import type { RelationMessage, RowMessage, Tuple } from '../model/pgoutput.ts'
+import type { Change } from '../repository/change-reader.ts'
 import { changesFor, isSameShape, type NetChanges } from './net-changes.ts'
-import type { Change } from './stream.ts'
 
 /** What a run of the stream does to one table. */
 export interface Folded {

@@ -1,34 +1,13 @@
-import { assert } from '../base/assert.ts'
 import { WalbackError } from '../base/errors.ts'
-import type { DdlMessage } from '../model/ddl-message.ts'
-import { nameDecoder } from '../model/encoding.ts'
 import { type Lsn, parseLsn } from '../model/lsn.ts'
-import {
-  isRowTag,
-  parseLogicalMessage,
-  parseRelation,
-  parseRow,
-  parseTruncate,
-  type RelationMessage,
-  type RowMessage,
-  tags,
-} from '../model/pgoutput.ts'
 import { type FullXid, fullXid, isVisible, parseSnapshot, type Snapshot } from '../model/snapshot.ts'
-import { messagePrefix, parseStreamMessage } from '../model/stream-message.ts'
+import { type Change, ChangeReader } from '../repository/change-reader.ts'
 import { type ContainerReference, readContainer } from '../repository/container.ts'
 import { loadParts, loadSegments } from '../repository/load-segments.ts'
-import { MessageReader } from '../repository/record.ts'
 import type { Repository } from '../repository/repository.ts'
 import { type SegmentSummary, segmentHeader, type TransactionEntry } from '../repository/segment-format.ts'
 import type { ObjectSource } from '../storage/storage.ts'
 import type { PlannedReading } from './plan.ts'
-
-/** A change that the restore has to make, rows under the form of the relation that they were made with. */
-export type Change =
-  | { readonly kind: 'row'; readonly relation: RelationMessage; readonly row: RowMessage }
-  | { readonly kind: 'truncate'; readonly relations: readonly RelationMessage[] }
-  | { readonly kind: 'ddl'; readonly message: DdlMessage }
-  | { readonly kind: 'commit' }
 
 /**
  * The changes of the transactions that a plan keeps and its base does not hold, in commit order, block by block.
@@ -145,30 +124,27 @@ function earlierTables({ base }: PlannedReading): Wanted {
   }
 }
 
-/** Walks the records, and lets through what is wanted. */
-class TransactionFilter {
+/** Lets through what is wanted. */
+class TransactionFilter extends ChangeReader {
   private readonly wanted: Wanted
-  private readonly relations = new Map<number, RelationMessage>()
-  private readonly decode: (bytes: Buffer) => string
   private transactions: readonly TransactionEntry[] = []
   private place = -1
-  private reader = new MessageReader()
   private tables: ReturnType<Wanted['tables']> = 'none'
 
   constructor(plan: PlannedReading, wanted: Wanted) {
+    super(plan.timeline.encoding)
     this.wanted = wanted
-    this.decode = nameDecoder(plan.timeline.encoding)
   }
 
   beginSegment(transactions: readonly TransactionEntry[]): void {
     this.transactions = transactions
     this.place = -1
     this.tables = 'none'
-    this.reader = new MessageReader()
+    this.startAnew()
   }
 
   endSegment(key: string): void {
-    if (this.reader.isInside) throw new WalbackError('corrupt', `${key} ends inside a message`)
+    if (this.isInside) throw new WalbackError('corrupt', `${key} ends inside a message`)
     if (this.place + 1 === this.transactions.length) return
     throw new WalbackError(
       'corrupt',
@@ -176,50 +152,24 @@ class TransactionFilter {
     )
   }
 
-  *changes(block: Buffer): Generator<Change> {
-    for (const message of this.reader.messages(block)) {
-      const tag = message[0] as number
-      if (isRowTag(tag)) {
-        const oid = message.readUInt32BE(1)
-        if (this.isWanted(oid)) yield { kind: 'row', relation: this.relation(oid), row: parseRow(message) }
-      } else if (tag === tags.relation) {
-        this.relations.set(message.readUInt32BE(1), parseRelation(message, this.decode))
-      } else if (tag === tags.begin) this.begin()
-      else if (tag === tags.commit) {
-        if (this.tables === 'all') yield { kind: 'commit' }
-        this.tables = 'none'
-      } else if (tag === tags.truncate) {
-        const relations = parseTruncate(message).relations.filter((oid) => this.isWanted(oid))
-        if (relations.length > 0) yield { kind: 'truncate', relations: relations.map((oid) => this.relation(oid)) }
-      } else if (tag === tags.message && this.tables === 'all') {
-        const said = this.said(message)
-        if (said) yield { kind: 'ddl', message: said }
-      }
-    }
-  }
-
-  private said(message: Buffer): DdlMessage | undefined {
-    const { prefix, content } = parseLogicalMessage(message)
-    if (prefix !== messagePrefix || content.length === 0) return undefined
-    const said = parseStreamMessage(content, this.decode)
-    const isNone = said === undefined || said.kind === 'mark' || said.kind === 'heartbeat' || said.kind === 'canary'
-    return isNone ? undefined : said
-  }
-
-  private begin(): void {
+  protected override begin(): void {
     const entry = this.transactions[++this.place]
     if (entry === undefined)
       throw new WalbackError('corrupt', 'a segment holds more transactions than its trailer names')
     this.tables = this.wanted.tables(fullXid(BigInt(entry.xid)), parseLsn(entry.end))
   }
 
-  private isWanted(oid: number): boolean {
-    return typeof this.tables === 'string' ? this.tables === 'all' : this.tables(oid)
+  protected override commit(): boolean {
+    const isWhole = this.tables === 'all'
+    this.tables = 'none'
+    return isWhole
   }
 
-  private relation(oid: number): RelationMessage {
-    const relation = this.relations.get(oid)
-    assert(relation !== undefined, `relation ${oid} is declared before its rows`)
-    return relation
+  protected override get wantsMessages(): boolean {
+    return this.tables === 'all'
+  }
+
+  protected override isWanted(oid: number): boolean {
+    return typeof this.tables === 'string' ? this.tables === 'all' : this.tables(oid)
   }
 }

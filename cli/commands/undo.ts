@@ -1,0 +1,230 @@
+import { Option } from 'commander'
+import {
+  type Conninfo,
+  describeConninfo,
+  type FoundTransaction,
+  findTransactions,
+  formatTime,
+  parseTransactionName,
+  resolveConninfo,
+  timeOf,
+  Undo,
+  type UndoConflict,
+  type UndoPolicy,
+  type UndoReport,
+  type UndoTable,
+  WalbackError,
+} from '../../src/index.ts'
+import type { AddCommand } from '../command.ts'
+import type { Context } from '../context.ts'
+import { count, plural, printable, shellWord } from '../format.ts'
+import { parseList } from '../options.ts'
+import { passedOverJson, readFirst } from '../readable.ts'
+
+interface Options {
+  readonly table?: readonly string[]
+  readonly onConflict: UndoPolicy
+  readonly showConflicts?: boolean
+  readonly intoUrl?: string
+  readonly apply?: boolean
+}
+
+export const addUndo: AddCommand = (program, bind) => {
+  program
+    .command('undo <tx...>')
+    .description(
+      'bring back, in the live database, the rows that transactions changed; shows what it would do, unless --apply',
+    )
+    .option('--table <pattern>', 'only rows of these: name, schema.name, * for any; several with commas', parseList)
+    .addOption(
+      new Option(
+        '--on-conflict <policy>',
+        'rows that were changed since: do nothing at all, leave them, or put them back too',
+      )
+        .choices(['abort', 'skip', 'force'])
+        .default('abort'),
+    )
+    .option('--show-conflicts', 'list the rows that stand in the way')
+    .option('--into-url <url>', 'another database than the source, such as a restored one')
+    .option('--apply', 'do it, in one transaction, after asking')
+    .action(bind<Options>(undo))
+}
+
+async function undo(context: Context, options: Options, words: readonly string[]): Promise<number | undefined> {
+  const { out, signal } = context
+  const names = words.map(parseTransactionName)
+  const conninfo = await targetOf(context, options)
+  const progress = { rows: 0 }
+  const { repository, source, passedOver, value } = await readFirst(context, async (opened) => {
+    const found = unique(await findTransactions(opened.repository, opened.source, names, signal))
+    const work = await Undo.begin(opened.repository, found, conninfo, {
+      tables: options.table,
+      shownConflicts: options.showConflicts ? 100 : 5,
+      onRows: (rows) => {
+        progress.rows += rows
+      },
+      signal,
+    })
+    return { found, work }
+  })
+  await using work = value.work
+  const head = {
+    source,
+    repository: repository.storage.url,
+    ...passedOverJson(passedOver),
+    transactions: value.found.map(({ entry, timeline }) => ({
+      xid: entry.xid,
+      timeline: timeline.id,
+      lsn: entry.end,
+      time: formatTime(timeOf(entry)),
+    })),
+    on_conflict: options.onConflict,
+  }
+  const preview = await work.preview()
+  out.data(previewInWords(preview, value.found, conninfo))
+  if (options.showConflicts) out.data(preview.shown.map(conflictInWords).join('\n'))
+  const stops = options.onConflict === 'abort' && preview.conflicts > 0
+  if (!options.apply || stops) {
+    out.document({ ...head, ...reportJson(preview), applied: null })
+    out.say(await nextStep(context, options, words, preview))
+    return stops ? 23 : undefined
+  }
+  await context.confirm(`Undo ${plural(value.found.length, 'transaction')} in ${describeConninfo(conninfo)}?`, {
+    undo: reportJson(preview),
+  })
+  const report = await work.apply(options.onConflict)
+  if (report.xid === undefined) {
+    throw new WalbackError('conflict', `${plural(report.conflicts, 'row')} of what is to be undone changed meanwhile`, {
+      hint: 'nothing was changed; run it again',
+      facts: { undo: reportJson(report) },
+    })
+  }
+  out.result(doneInWords(report))
+  out.document({ ...head, ...reportJson(report), applied: { xid: report.xid } })
+  return
+}
+
+async function targetOf(context: Context, { intoUrl }: Options): Promise<Conninfo> {
+  return intoUrl === undefined ? await context.requireConninfo() : resolveConninfo(intoUrl, context.world.env)
+}
+
+/** Naming a transaction twice does not undo it twice. */
+const unique = (found: readonly FoundTransaction[]): FoundTransaction[] =>
+  found.filter(
+    (one, place) =>
+      found.findIndex(({ entry, timeline }) => entry === one.entry && timeline.id === one.timeline.id) === place,
+  )
+
+function previewInWords(report: UndoReport, found: readonly FoundTransaction[], conninfo: Conninfo): string {
+  const which = found.map(({ entry }) => `tx:${entry.xid} of ${formatTime(timeOf(entry))}`).join(', ')
+  return [
+    `undo ${which} in ${describeConninfo(conninfo)}`,
+    ...report.tables.map((table) => `  ${tableName(table)}: ${tableInWords(table)}`),
+    ...triggersInWords(report.tables),
+  ].join('\n')
+}
+
+function tableInWords(table: UndoTable): string {
+  const { conflicts } = table
+  const parts = [
+    ...(table.inserts > 0 ? [`insert ${count(table.inserts)}`] : []),
+    ...(table.updates > 0 ? [`set back ${count(table.updates)}`] : []),
+    ...(table.deletes > 0 ? [`delete ${count(table.deletes)}`] : []),
+    ...(table.already > 0 ? [`${count(table.already)} already as before`] : []),
+    ...(conflicts.changed > 0 ? [`${plural(conflicts.changed, 'conflict')}: changed since`] : []),
+    ...(conflicts.exists > 0 ? [`${plural(conflicts.exists, 'conflict')}: the key exists again`] : []),
+    ...(conflicts.gone > 0 ? [`${plural(conflicts.gone, 'conflict')}: gone since`] : []),
+  ]
+  return parts.length === 0 ? 'nothing to do' : parts.join('; ')
+}
+
+function triggersInWords(tables: readonly UndoTable[]): string[] {
+  const named = (names: readonly string[], table: UndoTable): string[] =>
+    names.map((name) => `${printable(name)} on ${tableName(table)}`)
+  const silent = tables.flatMap((table) => named(table.silentTriggers, table))
+  const firing = tables.flatMap((table) => named(table.firingTriggers, table))
+  return [
+    ...(silent.length > 0
+      ? [`triggers that do not fire, since what they wrote is undone too: ${silent.join(', ')}`]
+      : []),
+    ...(firing.length > 0 ? [`triggers that fire, being enabled ALWAYS or REPLICA: ${firing.join(', ')}`] : []),
+  ]
+}
+
+const tableName = ({ schema, name }: { readonly schema: string; readonly name: string }): string =>
+  printable(`${schema}.${name}`)
+
+const stateInWords: Readonly<Record<UndoConflict['state'], string>> = {
+  changed: 'was changed since',
+  exists: 'its key exists again',
+  gone: 'is gone',
+}
+
+const conflictInWords = (conflict: UndoConflict): string => {
+  const row = Object.entries(conflict.row).map(([column, value]) => `${column}=${value ?? 'NULL'}`)
+  return `  ${tableName(conflict)} ${printable(row.join(' '))}: ${stateInWords[conflict.state]} (${conflict.undo})`
+}
+
+async function nextStep(
+  context: Context,
+  options: Options,
+  words: readonly string[],
+  { conflicts }: UndoReport,
+): Promise<string> {
+  const nothing = 'nothing was changed'
+  const same = await context.sameFlags()
+  const tables = (options.table ?? []).map((table) => ` --table ${shellWord(table)}`).join('')
+  const command = `walback undo ${words.map(shellWord).join(' ')}${tables}${same}`
+  if (options.onConflict === 'abort' && conflicts > 0)
+    return `${nothing}: ${plural(conflicts, 'row')} changed since. See them: ${command} --show-conflicts\nundo the others: ${command} --on-conflict skip --apply`
+  const policy = options.onConflict === 'abort' ? '' : ` --on-conflict ${options.onConflict}`
+  return `${nothing}. Foreign keys are checked when it is applied. Apply: ${command}${policy} --apply`
+}
+
+function doneInWords({ tables, conflicts, xid }: UndoReport): string {
+  const sum = (of: (table: UndoTable) => number): number => tables.reduce((total, table) => total + of(table), 0)
+  const parts = [
+    ...(sum((table) => table.inserts) > 0
+      ? [
+          `${plural(
+            sum((table) => table.inserts),
+            'row',
+          )} inserted`,
+        ]
+      : []),
+    ...(sum((table) => table.updates) > 0
+      ? [
+          `${plural(
+            sum((table) => table.updates),
+            'row',
+          )} set back`,
+        ]
+      : []),
+    ...(sum((table) => table.deletes) > 0
+      ? [
+          `${plural(
+            sum((table) => table.deletes),
+            'row',
+          )} deleted`,
+        ]
+      : []),
+    ...(conflicts > 0 ? [`${plural(conflicts, 'conflict')}`] : []),
+  ]
+  return `undone by tx:${xid}: ${parts.length === 0 ? 'nothing was left to do' : parts.join(', ')}. To take that back: walback undo tx:${xid}`
+}
+
+const reportJson = ({ tables, conflicts, shown }: UndoReport): Record<string, unknown> => ({
+  tables: tables.map(({ silentTriggers, firingTriggers, ...table }) => ({
+    ...table,
+    silent_triggers: silentTriggers,
+    firing_triggers: firingTriggers,
+  })),
+  conflicts,
+  shown_conflicts: shown,
+})
+
+/** What to type to undo these. */
+export async function undoHint(context: Context, found: readonly FoundTransaction[]): Promise<string> {
+  const names = found.map(({ entry }) => `tx:${entry.xid}`).join(' ')
+  return `undo: walback undo ${names}${await context.sameFlags()}`
+}
