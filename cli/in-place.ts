@@ -11,7 +11,7 @@ import {
   WalbackError,
 } from '../src/index.ts'
 import type { Context } from './context.ts'
-import { duration, plural, printable } from './format.ts'
+import { duration, plural, printable, shellWord } from './format.ts'
 import { Progress, restoreProgress } from './progress.ts'
 import { type RoleFlags, roleOptionsOf } from './roles.ts'
 
@@ -54,7 +54,9 @@ export async function restoreInItsPlace(
 
 function tellSwap({ out }: Context, { kept, closed_ms, mark, mark_lsn, timeline, hasAgent }: SwapReport): void {
   out.say(`nobody could connect for ${duration(closed_ms)}`)
-  out.say(`the database before is ${printable(kept)}; \`walback restore rollback\` swaps it back`)
+  out.say(
+    `the database before is ${printable(kept)}; \`walback restore rollback --to ${shellWord(kept)}\` swaps it back`,
+  )
   out.say(`all of it is in the archive, up to mark ${printable(mark)} (${formatLsn(mark_lsn)})`)
   out.say(
     hasAgent

@@ -65,8 +65,7 @@ async function restore(context: Context, options: Options): Promise<number | und
   const target = targetOf(context, options, 'restore to when?')
   const selection = selectionOf(options)
   const live = liveUseOf(options)
-  const isInUse = live !== undefined || options.inPlace === true
-  const destination = isInUse ? await destinationInUse(context, options) : await destinationOf(context, options)
+  const destination = await chooseDestination(context, options, live)
   const {
     repository,
     passedOver,
@@ -75,15 +74,25 @@ async function restore(context: Context, options: Options): Promise<number | und
     const whole = await planRestore(opened.repository, opened.source, target, { signal })
     return selectTables(opened.repository, whole, selection, { signal })
   })
-  const roles = live === undefined ? await lookAtTarget(context, repository, plan, destination, options) : undefined
+  const roles =
+    live === undefined && destination !== undefined
+      ? await lookAtTarget(context, repository, plan, destination, options)
+      : undefined
   const into =
-    live !== undefined
-      ? liveInWords(live, destination.conninfo)
-      : options.inPlace
-        ? inPlaceInWords(destination.conninfo)
-        : databaseInWords(plan, destination)
+    destination === undefined
+      ? 'a throwaway server, for the preview alone'
+      : live !== undefined
+        ? liveInWords(live, destination.conninfo)
+        : options.inPlace
+          ? inPlaceInWords(destination.conninfo)
+          : databaseInWords(plan, destination)
   const eta = await etaOf(repository, plan, signal)
-  const words = planInWords(context, plan, { into, roles: roles === undefined ? [] : rolesInWords(roles), eta })
+  const words = planInWords(context, plan, {
+    into,
+    roles: roles === undefined ? [] : rolesInWords(roles),
+    eta,
+    isLive: live !== undefined,
+  })
   const from = { repository: repository.storage.url, ...passedOverJson(passedOver) }
   const json = {
     ...planJson(plan, destination, live),
@@ -96,7 +105,7 @@ async function restore(context: Context, options: Options): Promise<number | und
     out.document({ type: 'plan', ...json })
     return
   }
-  if (options.preview) {
+  if (options.preview || destination === undefined) {
     out.data(words)
     const seen = await preview(context, repository, plan, options)
     out.data(previewInWords(seen))
@@ -152,6 +161,17 @@ async function destinationOf(context: Context, options: Options): Promise<Destin
   })
 }
 
+/** Where to; a preview needs none. */
+async function chooseDestination(
+  context: Context,
+  options: Options,
+  live: LiveUse | undefined,
+): Promise<Destination | undefined> {
+  if (live !== undefined || options.inPlace) return await destinationInUse(context, options)
+  if (options.preview && options.into === undefined && options.intoUrl === undefined) return undefined
+  return await destinationOf(context, options)
+}
+
 /** The database in use is named by --db, and nothing else. */
 async function destinationInUse(context: Context, options: Options): Promise<Destination> {
   refuseOtherPlaces(options)
@@ -173,9 +193,21 @@ const segmentsOf = ({ earlier, segments, unneeded }: RestorePlan): number =>
 function planInWords(
   context: Context,
   plan: RestorePlan,
-  { into, roles, eta }: { readonly into: string; readonly roles: readonly string[]; readonly eta: Eta | undefined },
+  {
+    into,
+    roles,
+    eta,
+    isLive,
+  }: {
+    readonly into: string
+    readonly roles: readonly string[]
+    readonly eta: Eta | undefined
+    /** Of live tables only rows are restored. */
+    readonly isLive: boolean
+  },
 ): string {
   const { base, lastKept } = plan
+  const missing = isLive ? plan.unseen : plan.notRestored
   const lines = [
     `from       base ${base.id} (${bytes(plan.bytes.base)}) + ${plural(segmentsOf(plan), 'segment')} (${bytes(plan.bytes.segments)}), replaying ${plural(plan.transactions, 'transaction')}`,
     `to         ${targetInWords(context, plan)}`,
@@ -184,7 +216,7 @@ function planInWords(
     `into       ${into}`,
     ...selectionInWords(plan).map((line, index) => `${index === 0 ? 'only     ' : '         '}  ${line}`),
     ...roles.map((line, index) => `${index === 0 ? 'roles    ' : '         '}  ${line}`),
-    ...plan.notRestored.map((line, index) => `${index === 0 ? 'without  ' : '         '}  ${line}`),
+    ...missing.map((line, index) => `${index === 0 ? 'without  ' : '         '}  ${line}`),
     `time       ${etaInWords(eta)}`,
   ]
   return `Plan\n${lines.map((line) => `  ${line}\n`).join('')}`
@@ -228,7 +260,7 @@ const entryJson = (entry: TransactionEntry | undefined): Record<string, unknown>
 
 function planJson(
   plan: RestorePlan,
-  { conninfo, database }: Destination,
+  destination: Destination | undefined,
   live: LiveUse | undefined,
 ): Record<string, unknown> {
   return {
@@ -243,7 +275,14 @@ function planJson(
     left_out: plan.leftOut,
     transactions: plan.transactions,
     bytes: plan.bytes,
-    into: { server: describeConninfo(conninfo, database), database, ...live },
+    into:
+      destination === undefined
+        ? null
+        : {
+            server: describeConninfo(destination.conninfo, destination.database),
+            database: destination.database,
+            ...live,
+          },
     selection: selectionJson(plan),
     not_restored: plan.notRestored,
   }

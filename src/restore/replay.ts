@@ -157,7 +157,9 @@ export class Replay {
 
   private async load(changes: ReadonlyMap<number, Folded>): Promise<void> {
     const { base } = this.plan
-    const phase = new Phase('rows', 'bytes', base.raw_bytes, this.options.onProgress)
+    // How much of it some of the tables are, nobody knows.
+    const total = this.plan.selected === undefined ? base.raw_bytes : undefined
+    const phase = new Phase('rows', 'bytes', total, this.options.onProgress)
     const restored = new Map<number, RestoredTable>()
     const tables = base.tables.flatMap(
       (table) => this.options.staged.get(table.oid) ?? (this.options.isIgnored(table.oid) ? [] : table),
