@@ -18,10 +18,11 @@ import {
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { bytes, duration, plural, printable } from '../format.ts'
+import { bytes, duration, plural, printable, shellWord } from '../format.ts'
 import { type InPlaceFlags, inPlaceInWords, refuseOtherPlaces, restoreInItsPlace, rollback } from '../in-place.ts'
 import { type LiveFlags, liveInWords, liveUseOf, parseMergeMode, restoreLive } from '../live-restore.ts'
 import { addStageFlags } from '../past.ts'
+import { type ReviewedPlan, readPlanFile, writePlanFile } from '../plan-file.ts'
 import { Progress, restoreProgress } from '../progress.ts'
 import { type Eta, etaInWords, etaJson, etaOf } from '../proofs.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
@@ -34,6 +35,8 @@ interface Options extends RoleFlags, TargetFlags, SelectionFlags, LiveFlags, InP
   readonly into?: string
   readonly intoUrl?: string
   readonly plan?: boolean
+  readonly planFile?: string
+  readonly apply?: string
 }
 
 export const addRestore: AddCommand = (program, bind) => {
@@ -49,6 +52,8 @@ export const addRestore: AddCommand = (program, bind) => {
     .option('--as <table>', 'one --table into the database of --db, under a new name')
     .option('--merge <mode>', `rows back into the tables of --db: ${mergeModes.join(', ')}`, parseMergeMode)
     .option('--plan', 'show what would be done, and end')
+    .option('--plan-file <file>', 'write that to a file too, to be reviewed, and then carried out with --apply')
+    .option('--apply <file>', 'carry out the plan of such a file, or nothing; no other flag but --confirm goes with it')
     .option('--preview', 'show that, and the tables then and now, and end; on a throwaway server')
   addRoleFlags(addSelectionFlags(addStageFlags(command))).action(bind<Options>(restore))
   command
@@ -59,10 +64,12 @@ export const addRestore: AddCommand = (program, bind) => {
     .action(bind(rollback))
 }
 
-async function restore(context: Context, options: Options): Promise<number | undefined> {
+async function restore(context: Context, given: Options): Promise<number | undefined> {
   const { out, signal } = context
-  checkPreviewFlags(options)
-  const target = targetOf(context, options, 'restore to when?')
+  checkPreviewFlags(given)
+  const reviewed = given.apply === undefined ? undefined : await reviewedPlan(context, given, given.apply)
+  const options = reviewed === undefined ? given : { ...given, ...reviewed.flags }
+  const target = reviewed?.target ?? targetOf(context, options, 'restore to when?')
   const selection = selectionOf(options)
   const live = liveUseOf(options)
   const destination = await chooseDestination(context, options, live)
@@ -72,7 +79,9 @@ async function restore(context: Context, options: Options): Promise<number | und
     value: plan,
   } = await readFirst(context, async (opened) => {
     const whole = await planRestore(opened.repository, opened.source, target, { signal })
-    return selectTables(opened.repository, whole, selection, { signal })
+    const selected = await selectTables(opened.repository, whole, selection, { signal })
+    reviewed?.check(opened.source, selected)
+    return selected
   })
   const roles =
     live === undefined && destination !== undefined
@@ -100,9 +109,11 @@ async function restore(context: Context, options: Options): Promise<number | und
     roles: roles === undefined ? null : rolesJson(roles),
     eta: etaJson(eta),
   }
-  if (options.plan) {
+  if (options.plan || options.planFile !== undefined) {
     out.data(words)
-    out.document({ type: 'plan', ...json })
+    const file = options.planFile && (await writePlanFile(context, options.planFile, plan, options))
+    if (file) out.say(`written to ${file}; carry it out with: walback restore --apply ${shellWord(file)}`)
+    out.document({ type: 'plan', ...json, ...(file ? { file } : {}) })
     return
   }
   if (options.preview || destination === undefined) {
@@ -115,7 +126,7 @@ async function restore(context: Context, options: Options): Promise<number | und
   out.say(words)
   out.line({ type: 'plan', schema_version: 1, ...json })
   if (options.inPlace) return restoreInItsPlace(context, repository, plan, destination.conninfo, options)
-  await context.confirm('Proceed?', { plan: json })
+  if (reviewed === undefined) await context.confirm('Proceed?', { plan: json })
   if (live !== undefined) return restoreLive(context, repository, plan, destination.conninfo, live, options.jobs)
   using progress = new Progress(out)
   const report = await carryOut(repository, plan, destination, {
@@ -160,6 +171,28 @@ async function destinationOf(context: Context, options: Options): Promise<Destin
     hint: 'give --db of the server, or --into-url postgres://…/newdb instead of --into',
   })
 }
+
+/** A plan says all of it, so what else is said would be another one. */
+async function reviewedPlan(context: Context, given: Options, file: string): Promise<ReviewedPlan> {
+  const { owner, privileges } = given
+  const also = planned.filter((name) => given[name] !== undefined && given[name] !== false)
+  if (also.length > 0 || owner === false || privileges === false)
+    throw new WalbackError(
+      'usage',
+      `--apply takes everything from its file, and more was given${also.length > 0 ? `: ${also.join(', ')}` : ''}`,
+      {
+        hint: 'leave that out, or make the plan anew with --plan-file',
+      },
+    )
+  return await readPlanFile(context, file)
+}
+
+/** What a plan's file says. */
+const planned = [
+  ...(['to', 'toLsn', 'toTx', 'beforeTx', 'toMark', 'into', 'intoUrl', 'inPlace', 'as', 'merge'] as const),
+  ...(['table', 'schema', 'excludeTable', 'excludeSchema', 'schemaOnly', 'createRoles', 'mapRole'] as const),
+  ...(['plan', 'planFile', 'preview', 'on'] as const),
+]
 
 /** Where to; a preview needs none. */
 async function chooseDestination(

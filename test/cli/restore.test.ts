@@ -1,0 +1,125 @@
+import { readFile, stat, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
+import { type Folder, folder, here, type Ran, type RunOptions, sql, succeed } from './walback.ts'
+
+let server: EmbeddedServer
+let place: Folder
+let app: string
+let options: RunOptions
+let xid: string
+
+const run = (...args: string[]): Promise<Ran> => here(args, options)
+const done = (...args: string[]): Promise<Ran> => succeed(args, options, here)
+const one = async (database: string, query: string): Promise<unknown> =>
+  Object.values((await sql(server.url(database), query))[0] ?? {})[0]
+
+beforeAll(async () => {
+  server = await startEmbedded()
+  place = await folder()
+  options = { cwd: place.path }
+  await sql(server.url(), 'CREATE DATABASE app')
+  app = server.url('app')
+  await sql(
+    app,
+    'CREATE TABLE customers (id int PRIMARY KEY, name text)',
+    'CREATE TABLE orders (id int PRIMARY KEY, customer int REFERENCES customers, note text)',
+    `INSERT INTO customers SELECT n, 'c' || n FROM generate_series(1, 10) n`,
+    `INSERT INTO orders SELECT n, n % 10 + 1, 'x' FROM generate_series(1, 1000) n`,
+  )
+  await done('init', '--db', app, '--repo', 'repo')
+  await done('backup', '--full')
+  await sql(
+    app,
+    `UPDATE orders SET note = 'y' WHERE id = 1`,
+    'DELETE FROM orders',
+    `INSERT INTO customers VALUES (11, 'late')`,
+  )
+  await done('backup', '--incremental')
+  const log = JSON.parse((await done('log', '--op', 'delete', '--json')).stdout) as { transactions: { xid: string }[] }
+  xid = log.transactions[0]?.xid ?? ''
+})
+afterAll(async () => {
+  await server?.[Symbol.asyncDispose]()
+  await place?.[Symbol.asyncDispose]()
+})
+
+it('writes a plan to be reviewed, and carries out that one and no other', async () => {
+  const planned = await done(
+    'restore',
+    '--to',
+    'latest',
+    '--table',
+    'customers',
+    '--into',
+    'reviewed',
+    '--plan-file',
+    'plan.json',
+  )
+  expect(planned.stdout).toMatch(/only +1 of 2 tables: public.customers/)
+  expect(planned.stderr).toContain('carry it out with: walback restore --apply')
+  const file = path.join(place.path, 'plan.json')
+  expect((await stat(file)).mode & 0o777).toBe(0o600)
+  expect(await run('restore', '--to', 'latest', '--into', 'x', '--plan-file', 'plan.json')).toMatchObject({ exit: 2 })
+  // What comes later is not in it, since it was not when it was reviewed.
+  await sql(app, `INSERT INTO customers VALUES (12, 'later still')`)
+  await done('backup', '--incremental')
+  expect(await run('restore', '--apply', 'plan.json', '--into', 'other')).toMatchObject({ exit: 2 })
+  const altered = JSON.parse(await readFile(file, 'utf8')) as { outcome: { transactions: number } }
+  altered.outcome.transactions += 1
+  await writeFile(path.join(place.path, 'altered.json'), JSON.stringify(altered))
+  const refused = await run('restore', '--apply', 'altered.json')
+  expect(refused).toMatchObject({ exit: 22, stderr: expect.stringContaining('transactions was') })
+  await writeFile(path.join(place.path, 'none.json'), '{"walback": "restore plan", "version": 2}')
+  expect(await run('restore', '--apply', 'none.json')).toMatchObject({ exit: 2 })
+  const applied = await done('restore', '--apply', 'plan.json')
+  expect(applied.stdout).toContain('restored 1 table, 11 rows')
+  expect(await one('reviewed', 'SELECT count(*)::int FROM customers')).toBe(11)
+  expect(await one('reviewed', `SELECT to_regclass('orders')`)).toBeNull()
+})
+
+it('puts a table into the live database under another name, or its rows back', async () => {
+  const where = ['restore', '--before-tx', xid, '--table', 'orders']
+  const beside = await done(...where, '--as', 'orders_before', '--yes')
+  expect(beside.stdout).toBe('public.orders_before: 1 000 rows inserted\n')
+  expect(await one('app', `SELECT note FROM orders_before WHERE id = 1`)).toBe('y')
+  const asked = await run(...where, '--merge', 'insert-missing')
+  expect(asked).toMatchObject({ exit: 22, stderr: expect.stringContaining('add --yes') })
+  const merged = await done(...where, '--merge', 'insert-missing', '--yes')
+  expect(merged.stdout).toBe('public.orders: 1 000 rows inserted\n')
+  expect(merged.stderr).toContain('public.orders: 1000 missing now, 0 different, 0 that were not there then')
+  const again = JSON.parse(
+    (await done(...where, '--merge', 'replace', '--yes', '--json')).stdout.trim().split('\n').at(-1) ?? '',
+  )
+  expect(again).toMatchObject({ type: 'summary', tables: [{ name: 'orders', inserted: 0, updated: 0, deleted: 0 }] })
+  for (const wrong of [
+    ['--as', 'x', '--merge', 'replace'],
+    ['--as', 'x', '--into', 'y'],
+    ['--merge', 'all'],
+    ['--as', 'x', '--in-place'],
+  ])
+    expect(await run(...where, ...wrong)).toMatchObject({ exit: 2 })
+  expect(await run('restore', '--to', 'latest', '--table', 'order', '--into', 'x')).toMatchObject({
+    exit: 2,
+    stderr: expect.stringContaining('did you mean orders?'),
+  })
+})
+
+it('replaces the live database only if its name is given, and goes back', async () => {
+  await sql(app, 'DELETE FROM orders')
+  const where = ['restore', '--before-tx', xid, '--in-place']
+  expect(await run(...where, '--yes')).toMatchObject({ exit: 22, stderr: expect.stringContaining('--yes does not') })
+  expect(await run(...where, '--confirm', 'other')).toMatchObject({ exit: 22 })
+  const { stdout, stderr } = await done(...where, '--confirm', 'app')
+  expect(stdout).toContain('restored 2 tables, 1 010 rows in place of app')
+  const kept = /the database before is (app_before_\d{8}T\d{6}Z)/.exec(stderr)?.[1] ?? ''
+  expect(await one('app', 'SELECT count(*)::int FROM orders')).toBe(1000)
+  expect(await one(kept, 'SELECT count(*)::int FROM orders')).toBe(0)
+  await done('backup', '--full')
+  expect((await done('status')).stdout).toContain('was restored in place')
+  const back = await done('restore', 'rollback', '--confirm', 'app')
+  expect(back.stdout).toBe(`app is ${kept} again\n`)
+  expect(await one('app', 'SELECT count(*)::int FROM orders')).toBe(0)
+  expect(await run('restore', 'rollback', '--confirm', 'app')).toMatchObject({ exit: 22 })
+})
