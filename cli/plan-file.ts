@@ -17,6 +17,7 @@ const patterns = z.array(z.string()).readonly().exactOptional()
 const flagsShape = z.strictObject({
   into: z.string().exactOptional(),
   intoUrl: z.string().exactOptional(),
+  sqlOut: z.string().exactOptional(),
   inPlace: z.boolean().exactOptional(),
   as: z.string().exactOptional(),
   merge: z.enum(mergeModes).exactOptional(),

@@ -35,7 +35,7 @@ async function query(context: Context, options: Options, [sql = '']: readonly st
   await using stage = await stageFor(context, [plan], options)
   const past = await bringBack(context, stage, repository, plan, options)
   const sink = out.json ? jsonLines(context) : options.csv ? csvLines(context) : shownTable(context, options.limit)
-  await runQuery(past.reader, sql, sink, signal)
+  await runQuery(await past.reader(), sql, sink, signal)
   sink.end()
   out.line({ type: 'summary', schema_version: 1, source: plan.source, target: targetInJson(target), rows: sink.count })
 }

@@ -15,9 +15,13 @@ export interface PreviewFlags extends StageFlags {
   readonly preview?: boolean
 }
 
-export function checkPreviewFlags({ preview: isPreview, on }: PreviewFlags): void {
-  if (on === undefined || isPreview) return
-  throw new WalbackError('usage', '--on belongs to --preview', {
+export function checkPreviewFlags({
+  preview: isPreview,
+  sqlOut,
+  on,
+}: PreviewFlags & { readonly sqlOut?: string }): void {
+  if (on === undefined || isPreview || sqlOut !== undefined) return
+  throw new WalbackError('usage', '--on belongs to --preview and --sql-out', {
     hint: 'to restore on another server, give --into-url postgres://…/newdb',
   })
 }

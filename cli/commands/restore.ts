@@ -28,12 +28,14 @@ import { type Eta, etaInWords, etaJson, etaOf } from '../proofs.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
 import { addRoleFlags, lookAtTarget, type RoleFlags, roleOptionsOf, rolesInWords, rolesJson } from '../roles.ts'
 import { addSelectionFlags, type SelectionFlags, selectionInWords, selectionJson, selectionOf } from '../selection.ts'
+import { restoreAsSql } from '../sql-out.ts'
 import { addTargetFlags, type TargetFlags, targetInJson, targetOf } from '../target.ts'
 import { checkPreviewFlags, type PreviewFlags, preview, previewInWords, previewJson } from './restore-preview.ts'
 
 interface Options extends RoleFlags, TargetFlags, SelectionFlags, LiveFlags, InPlaceFlags, PreviewFlags {
   readonly into?: string
   readonly intoUrl?: string
+  readonly sqlOut?: string
   readonly plan?: boolean
   readonly planFile?: string
   readonly apply?: string
@@ -47,6 +49,7 @@ export const addRestore: AddCommand = (program, bind) => {
   )
     .option('--into <database>', 'a new database on the server of --db')
     .option('--into-url <url>', 'a database on another server: new, or empty')
+    .option('--sql-out <file>', 'as plain SQL into a new file, or - for stdout; no server of yours is needed')
     .option('--in-place', 'in the place of the database of --db, which is kept under a dated name')
     .option('--confirm <database>', 'with --in-place: its name, instead of typing it')
     .option('--as <table>', 'one --table into the database of --db, under a new name')
@@ -89,7 +92,9 @@ async function restore(context: Context, given: Options): Promise<number | undef
       : undefined
   const into =
     destination === undefined
-      ? 'a throwaway server, for the preview alone'
+      ? options.sqlOut === undefined
+        ? 'a throwaway server, for the preview alone'
+        : `${options.sqlOut === '-' ? 'stdout' : options.sqlOut}, as SQL, by way of a throwaway server`
       : live !== undefined
         ? liveInWords(live, destination.conninfo)
         : options.inPlace
@@ -116,7 +121,7 @@ async function restore(context: Context, given: Options): Promise<number | undef
     out.document({ type: 'plan', ...json, ...(file ? { file } : {}) })
     return
   }
-  if (options.preview || destination === undefined) {
+  if (options.preview) {
     out.data(words)
     const seen = await preview(context, repository, plan, options)
     out.data(previewInWords(seen))
@@ -125,6 +130,8 @@ async function restore(context: Context, given: Options): Promise<number | undef
   }
   out.say(words)
   out.line({ type: 'plan', schema_version: 1, ...json })
+  if (destination === undefined)
+    return restoreAsSql(context, repository, plan, { ...options, sqlOut: options.sqlOut ?? '-' })
   if (options.inPlace) return restoreInItsPlace(context, repository, plan, destination.conninfo, options)
   if (reviewed === undefined) await context.confirm('Proceed?', { plan: json })
   if (live !== undefined) return restoreLive(context, repository, plan, destination.conninfo, live, options.jobs)
@@ -189,19 +196,24 @@ async function reviewedPlan(context: Context, given: Options, file: string): Pro
 
 /** What a plan's file says. */
 const planned = [
-  ...(['to', 'toLsn', 'toTx', 'beforeTx', 'toMark', 'into', 'intoUrl', 'inPlace', 'as', 'merge'] as const),
+  ...(['to', 'toLsn', 'toTx', 'beforeTx', 'toMark', 'into', 'intoUrl', 'sqlOut', 'inPlace', 'as', 'merge'] as const),
   ...(['table', 'schema', 'excludeTable', 'excludeSchema', 'schemaOnly', 'createRoles', 'mapRole'] as const),
   ...(['plan', 'planFile', 'preview', 'on'] as const),
 ]
 
-/** Where to; a preview needs none. */
+/** Where to; a preview and a file need no server. */
 async function chooseDestination(
   context: Context,
   options: Options,
   live: LiveUse | undefined,
 ): Promise<Destination | undefined> {
   if (live !== undefined || options.inPlace) return await destinationInUse(context, options)
-  if (options.preview && options.into === undefined && options.intoUrl === undefined) return undefined
+  const isNowhere = options.into === undefined && options.intoUrl === undefined
+  if (options.sqlOut !== undefined && !isNowhere)
+    throw new WalbackError('usage', '--sql-out goes to a file, and --into and --into-url to a server', {
+      hint: 'give one',
+    })
+  if ((options.preview || options.sqlOut !== undefined) && isNowhere) return undefined
   return await destinationOf(context, options)
 }
 

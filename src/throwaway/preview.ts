@@ -3,6 +3,7 @@ import { throwIfAborted } from '../base/abort.ts'
 import { codeOf, messageOf } from '../base/errors.ts'
 import type { QualifiedName } from '../model/catalog.ts'
 import { qualified, quoteIdent } from '../model/identifier.ts'
+import { everything, matchSelection } from '../model/selection.ts'
 import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import type { SampleRow } from './compare.ts'
@@ -46,8 +47,9 @@ export async function previewPast(
   const then = await inSession(past.owner, signal, (client) => lookAtPast(client, samples, signal))
   const now = live === undefined ? 'no database was given (--db)' : await lookAtLive(live, signal)
   const isKnown = typeof now !== 'string'
+  const isMeant = matchSelection(past.plan.selected?.selection ?? everything)
   const names = new Map<string, QualifiedName>(
-    [...then.values(), ...(isKnown ? now.values() : [])].map((one) => [nameOf(one), one]),
+    [...then.values(), ...(isKnown ? [...now.values()].filter(isMeant) : [])].map((one) => [nameOf(one), one]),
   )
   const tables = [...names].sort(([a], [b]) => (a < b ? -1 : 1))
   return {

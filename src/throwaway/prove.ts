@@ -100,7 +100,7 @@ class Run {
     )
     for (const broken of this.integrity.broken) this.find(broken)
     for (const assertion of options.assertions ?? []) {
-      const message = await failureOf(this.past.reader, assertion, options.signal)
+      const message = await failureOf(await this.past.reader(), assertion, options.signal)
       this.asserted++
       if (message !== undefined) this.find({ kind: 'assertion', name: assertion.name, message })
     }

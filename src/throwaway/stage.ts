@@ -43,8 +43,8 @@ export interface BringBackOptions {
 export interface Past {
   /** For whoever restored: may do anything in the database, which nobody else needs. */
   readonly owner: Conninfo
-  /** For SQL of the user's: on a server of our own a role that reads everything and may nothing else. */
-  readonly reader: Conninfo
+  /** For SQL of the user's: on a server of our own a role that reads everything and may nothing else, made when it is asked for. */
+  readonly reader: () => Promise<Conninfo>
   readonly plan: RestorePlan
   readonly report: RestoreReport
   /** What is not as it was at the source because of where it is now. */
@@ -120,7 +120,9 @@ class ThrowawayStage implements Stage {
       { conninfo: server, database: owner.database },
       { ...options, roles: { create: true } },
     )
-    return { owner, reader: await makeReader(owner), plan, report, notes }
+    let made: Promise<Conninfo> | undefined
+    const reader = (): Promise<Conninfo> => (made ??= makeReader(owner))
+    return { owner, reader, plan, report, notes }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -179,7 +181,7 @@ class GivenStage implements Stage {
       { ...options, roles: { noOwner: true, noPrivileges: true } },
     )
     const owner = withDatabase(this.conninfo, database)
-    return { owner, reader: owner, plan, report, notes: [] }
+    return { owner, reader: async () => owner, plan, report, notes: [] }
   }
 
   /** In a session of its own: the first may have been ended, or stand in the middle of something. */
