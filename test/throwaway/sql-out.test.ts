@@ -90,9 +90,7 @@ it('writes a past as SQL that gives the same database', async () => {
   const some = await dump(await selectTables(repository, plan, { ...everything, tables: ['p'] }))
   await load(subject.server.url('few'), some)
   const loaded = await fingerprint(subject.server.url('few'))
-  expect(Object.keys(loaded.rows).sort()).toEqual(
-    Object.keys(golden.rows)
-      .filter((name) => /\bp[12]?\b/.test(name))
-      .sort(),
-  )
+  expect(Object.keys(loaded.rows).sort()).toEqual(['"public"."p1"', '"public"."p2"', 'large objects'])
+  for (const name of ['"public"."p1"', '"public"."p2"']) expect(loaded.rows[name]).toBe(golden.rows[name])
+  expect(loaded.rows['large objects']).toMatch(/^0 /)
 }, 120_000)
