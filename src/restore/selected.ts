@@ -42,8 +42,8 @@ export async function selectTables(
   const { base } = plan
   const statements = await loadStatements(repository, plan, options.signal)
   const kept = keptOf(base.tables, [...statements.pre, ...statements.post], selection)
-  const trailers = await readTrailers(repository, plan, options.signal)
-  const commands = [...trailers.values()].flatMap(commandsOf)
+  const touched = await readTouched(repository, plan, options.signal)
+  const commands = [...touched.values()].flatMap((segment) => segment.commands)
   if (kept.size === 0 && !commands.some(({ tag }) => tag === undefined || mayName.test(tag)))
     throw noSuchTable(base.tables, selection)
   const readsAll = selection.rows ? whyAll(statements, commands) : undefined
@@ -51,8 +51,9 @@ export async function selectTables(
   const isRead = (table: BaseTable): boolean => readsAll !== undefined || (selection.rows && isMeant(table))
   const without = new Set(base.tables.filter((table) => !isRead(table)).map(({ oid }) => oid))
   const isNeeded = ({ key }: StoredSegment): boolean => {
-    const trailer = trailers.get(key)
-    return trailer === undefined || hasCommands(trailer) || (selection.rows && touchesOther(trailer, without))
+    const segment = touched.get(key)
+    if (segment === undefined || segment.commands.length > 0) return true
+    return selection.rows && segment.tables.some((oid) => !without.has(oid))
   }
   const stored = [...plan.earlier, ...plan.segments]
   const cutKey = (statement: Statement): ForeignKey | undefined => {
@@ -108,35 +109,48 @@ function keptOf(
   return kept
 }
 
-async function readTrailers(
-  repository: Repository,
-  { earlier, segments }: RestorePlan,
-  signal: AbortSignal | undefined,
-): Promise<Map<string, SegmentTrailer>> {
-  const all = [...new Map([...earlier, ...segments].map((segment) => [segment.key, segment])).values()]
-  const load = (segment: StoredSegment, stop: AbortSignal) => readSegment(repository, segment, stop)
-  const trailers = new Map<string, SegmentTrailer>()
-  for await (const { key, trailer } of ahead(all, load, { most: readers, signal })) trailers.set(key, trailer)
-  return trailers
-}
-
 interface Command {
   /** Undefined where the index of changes does not name it. */
   readonly tag: string | undefined
   readonly isUnsure: boolean
 }
 
-const commandsOf = ({ transactions }: SegmentTrailer): Command[] =>
-  transactions.flatMap(({ ddl = [], ddlCount = 0 }) => [
-    ...ddl.map(({ tag, unsure }) => ({ tag, isUnsure: unsure !== undefined })),
-    ...(ddlCount > ddl.length ? [{ tag: undefined, isUnsure: true }] : []),
-  ])
+/** What a segment has changes of. */
+interface Touched {
+  readonly tables: readonly number[]
+  /** Each kind once. */
+  readonly commands: readonly Command[]
+}
 
-const hasCommands = ({ transactions }: SegmentTrailer): boolean => transactions.some(({ ddlCount = 0 }) => ddlCount > 0)
+/** Of all segments, from their trailers, of which none is kept. */
+async function readTouched(
+  repository: Repository,
+  { earlier, segments }: RestorePlan,
+  signal: AbortSignal | undefined,
+): Promise<Map<string, Touched>> {
+  const all = [...new Map([...earlier, ...segments].map((segment) => [segment.key, segment])).values()]
+  const load = async (segment: StoredSegment, stop: AbortSignal) => {
+    const { key, trailer } = await readSegment(repository, segment, stop)
+    return { key, touched: { tables: changedTables(trailer), commands: commandsOf(trailer) } }
+  }
+  const found = new Map<string, Touched>()
+  for await (const { key, touched } of ahead(all, load, { most: readers, signal })) found.set(key, touched)
+  return found
+}
 
-/** Whether rows changed of a table that is none of these. */
-const touchesOther = ({ tables, transactions }: SegmentTrailer, without: ReadonlySet<number>): boolean =>
-  transactions.some(({ counts }) => counts.some(([place]) => !without.has(tables[place]?.oid ?? 0)))
+function changedTables({ tables, transactions }: SegmentTrailer): number[] {
+  const places = new Set(transactions.flatMap(({ counts }) => counts.map(([place]) => place)))
+  return [...places].map((place) => tables[place]?.oid ?? 0)
+}
+
+function commandsOf({ transactions }: SegmentTrailer): Command[] {
+  const kinds = new Map<string, Command>()
+  for (const { ddl = [], ddlCount = 0 } of transactions) {
+    for (const { tag, unsure } of ddl) kinds.set(`${tag} ${unsure}`, { tag, isUnsure: unsure !== undefined })
+    if (ddlCount > ddl.length) kinds.set('', { tag: undefined, isUnsure: true })
+  }
+  return [...kinds.values()]
+}
 
 const mayName = /TABLE|SCHEMA|SELECT INTO/
 

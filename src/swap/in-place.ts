@@ -30,6 +30,10 @@ export async function restoreInPlace(
   options: InPlaceOptions,
 ): Promise<InPlaceReport> {
   const { database } = conninfo
+  if (plan.selected !== undefined)
+    throw new WalbackError('usage', 'in place a database is restored whole, and not some of its tables', {
+      hint: 'put tables back into it with --merge, or beside with --as; or restore them into a new database with --into',
+    })
   const now = new Date()
   const [successor, keptAs] = [datedName(database, 'restored', now), datedName(database, 'before', now)]
   await onServer({ conninfo, database }, (admin) => requireSwappable(admin, { conninfo, keptAs }))

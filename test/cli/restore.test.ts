@@ -111,6 +111,7 @@ it('replaces the live database only if its name is given, and goes back', async 
   const where = ['restore', '--before-tx', xid, '--in-place']
   expect(await run(...where, '--yes')).toMatchObject({ exit: 22, stderr: expect.stringContaining('--yes does not') })
   expect(await run(...where, '--confirm', 'other')).toMatchObject({ exit: 22 })
+  expect(await run(...where, '--confirm', 'app', '--table', 'orders')).toMatchObject({ exit: 2 })
   const { stdout, stderr } = await done(...where, '--confirm', 'app')
   expect(stdout).toContain('restored 2 tables, 1 010 rows in place of app')
   const kept = /the database before is (app_before_\d{8}T\d{6}Z)/.exec(stderr)?.[1] ?? ''

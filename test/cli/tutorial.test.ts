@@ -1,6 +1,6 @@
 import { chmod, readFile } from 'node:fs/promises'
 import { expect, it } from 'vitest'
-import { finished, folder, start, walback } from './walback.ts'
+import { finished, folder, here, start } from './walback.ts'
 
 /** The transaction's number in the text. */
 const written = '3703'
@@ -37,7 +37,7 @@ it('leads a stranger through, word by word', async () => {
     for (const command of await commandsIn(new URL('../../docs/tutorial.md', import.meta.url))) {
       const [name, ...words] = wordsOf(command.replaceAll(written, xid ?? ''))
       expect(name).toBe('walback')
-      const ran = await walback(['-c', config ?? '', ...words], { cwd: place.path, env: { TMPDIR: place.path } })
+      const ran = await here(['-c', config ?? '', ...words], { cwd: place.path })
       expect({ command, ...ran }).toMatchObject({ command, exit: 0 })
       answers.set(command, ran.stdout)
     }
@@ -52,7 +52,7 @@ it('leads a stranger through, word by word', async () => {
       digits(answer(`walback restore --before-tx ${written} --table order_items --as order_items_before --yes`)),
     ).toContain(`order_items_before: ${deleted} rows inserted`)
     expect(digits(answer(`walback undo tx:${written} --apply --yes`))).toContain(`${deleted} rows inserted`)
-    expect(answer('walback status')).toMatch(/proven +\d{4}-/)
+    expect(answer('walback status')).toMatch(/proven .* restorable to /)
   } finally {
     child.kill('SIGINT')
     await done
