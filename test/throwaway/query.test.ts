@@ -104,7 +104,7 @@ describe('walback diff', () => {
     expect(tables).toMatchObject([
       {
         name: 'notes',
-        hasKey: false,
+        has_key: false,
         inserted: 2,
         updated: 0,
         deleted: 1,
@@ -114,7 +114,7 @@ describe('walback diff', () => {
           { kind: 'inserted', after: { what: 'twice', at: '1' } },
         ],
       },
-      { name: 'orders', hasKey: true, inserted: 1, updated: 1, deleted: 10, change: 'kept' },
+      { name: 'orders', has_key: true, inserted: 1, updated: 1, deleted: 10, change: 'kept' },
     ])
     const words = await run(
       'diff',
