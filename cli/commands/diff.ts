@@ -62,7 +62,7 @@ async function diff(context: Context, options: Options): Promise<undefined> {
     from: { target: targetInJson(targets[0]), lsn: formatLsn(plans[0].reached) },
     to: { target: targetInJson(targets[1]), lsn: formatLsn(plans[1].reached) },
     compared,
-    tables: differences,
+    tables: differences.map(({ hasKey, ...table }) => ({ ...table, has_key: hasKey })),
   })
 }
 

@@ -62,6 +62,7 @@ export interface Stage extends AsyncDisposable {
 
 /** Opens a stage for plans; refuses what it cannot hold before anything is made. The caller owns it: `await using`. */
 export async function openStage(plans: readonly RestorePlan[], options: StageOptions = {}): Promise<Stage> {
+  throwIfAborted(options.signal)
   if (options.on !== undefined) return await GivenStage.open(options.on, options)
   for (const folder of await removeLeftovers())
     options.onWarning?.(`removed what a killed process had left behind: ${folder}`)
@@ -154,8 +155,7 @@ class GivenStage implements Stage {
     this.server = describeConninfo(conninfo)
   }
 
-  static async open(conninfo: Conninfo, { onWarning, signal }: StageOptions): Promise<GivenStage> {
-    throwIfAborted(signal)
+  static async open(conninfo: Conninfo, { onWarning }: StageOptions): Promise<GivenStage> {
     const session = await connectForAdmin({ conninfo, database: temporaryPrefix })
     try {
       await dropLeftovers(session, temporaryPrefix)

@@ -1,6 +1,8 @@
 import type pg from 'pg'
 import { WalbackError } from '../base/errors.ts'
+import { parseLsn } from '../model/lsn.ts'
 import type { Repository } from '../repository/repository.ts'
+import { readAhead } from '../repository/segments.ts'
 import type { RestorePlan } from '../restore/plan.ts'
 import { loadStatements } from '../restore/schema.ts'
 
@@ -20,7 +22,7 @@ export function requireMajor({ base }: Pick<RestorePlan, 'base'>, { major, serve
   })
 }
 
-/** Refuses a base with extensions that the server does not have, by their names, before anything is made. */
+/** Refuses a source with extensions that the server does not have, by their names, before anything is made. */
 export async function requireExtensions(
   client: pg.Client,
   repository: Repository,
@@ -28,10 +30,9 @@ export async function requireExtensions(
   { kind, server, major }: Where,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const { pre } = await loadStatements(repository, plan, signal)
-  const wanted = pre.flatMap(({ kind: of, node }) =>
-    of === 'CreateExtensionStmt' ? [String((node as { extname?: unknown }).extname)] : [],
-  )
+  const wanted = [
+    ...new Set([...(await ofBase(repository, plan, signal)), ...(await ofStream(repository, plan, signal))]),
+  ]
   if (wanted.length === 0) return
   const { rows } = await client.query<{ name: string }>(
     'SELECT name::text AS name FROM pg_catalog.pg_available_extensions',
@@ -51,3 +52,27 @@ export async function requireExtensions(
     },
   )
 }
+
+type Signal = AbortSignal | undefined
+
+async function ofBase(repository: Repository, plan: RestorePlan, signal: Signal): Promise<string[]> {
+  const { pre } = await loadStatements(repository, plan, signal)
+  return pre.flatMap(({ kind, node }) =>
+    kind === 'CreateExtensionStmt' ? [String((node as { extname?: unknown }).extname)] : [],
+  )
+}
+
+/** Those that were made since the base: a replay leaves out what it cannot make, and so would all that needs them. */
+async function ofStream(repository: Repository, { segments, cut }: RestorePlan, signal: Signal): Promise<string[]> {
+  const names: string[] = []
+  for await (const { summary } of readAhead(repository, segments, signal)) {
+    for (const { end, ddl = [] } of summary?.trailer.transactions ?? []) {
+      if (parseLsn(end) > cut) continue
+      for (const { tag, object } of ddl) if (tag === 'CREATE EXTENSION' && object !== null) names.push(unquoted(object))
+    }
+  }
+  return names
+}
+
+/** Identities are written as in SQL. */
+const unquoted = (name: string): string => (name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name)

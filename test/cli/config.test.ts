@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { writeConfig } from '../../cli/write-config.ts'
 import { WalbackError } from '../../src/base/errors.ts'
 import { parseDuration, parseSize } from '../../src/base/quantity.ts'
-import { configPlaces, loadConfig, parseConfig, resolveSettings } from '../../src/config.ts'
+import { assertionsOf, type Config, configPlaces, loadConfig, parseConfig, resolveSettings } from '../../src/config.ts'
 import { folder } from './walback.ts'
 
 const complaint = (text: string, env = {}): string => {
@@ -107,6 +107,37 @@ describe('a configuration', () => {
     )
     expect(wrong('{ on_limit: drop }')).toThrow('one of alert, release')
     expect(wrong('{ max_slot_wall: 5GB }')).toThrow('unknown key "max_slot_wall" in sources.app.guard')
+  })
+
+  it('says what must hold in restored databases, for one source or for all, and when that is tried', () => {
+    const parse = (text: string) => parseConfig(`version: 1\n${text}`, 'walback.yaml', {})
+    const config = parse(`
+assertions: [{ name: all, sql: SELECT true }]
+verify: { restore: {} }
+sources:
+  app: { assertions: [{ name: own, sql: SELECT 1, expect: 1 }] }
+  other:
+`)
+    expect(assertionsOf(config, 'app')).toEqual([{ name: 'own', sql: 'SELECT 1', expect: 1 }])
+    expect(assertionsOf(config, 'other')).toEqual([{ name: 'all', sql: 'SELECT true', expect: true }])
+    expect(assertionsOf(undefined, 'app')).toEqual([])
+    const settings = (of: Config) => resolveSettings({}, of, {}).rehearsal
+    expect(settings(config)).toEqual({ every_ms: 7 * 86_400_000, target: 'latest' })
+    expect(settings(parse('verify: { restore: { every: 1d, target: random } }'))).toEqual({
+      every_ms: 86_400_000,
+      target: 'random',
+    })
+    expect(settings(parse('verify: { every: 1d }'))).toBeUndefined()
+    expect(() => parse('verify: { restore: { target: oldest } }')).toThrow(
+      'walback.yaml:2:30: verify.restore.target: one of latest, random',
+    )
+    expect(() => parse('verify: { restore: { evry: 1d } }')).toThrow('unknown key "evry" in verify.restore')
+    expect(() => parse('assertions: [{ name: a, sql: SELECT 1 }, { name: a, sql: SELECT 2 }]')).toThrow(
+      'two have the same name',
+    )
+    expect(() => parse('assertions: [{ name: a, sql: SELECT 1, expct: 1 }]')).toThrow(
+      'unknown key "expct" in assertions.0',
+    )
   })
 
   it('is looked for in the documented places, and a named one must be there', async () => {

@@ -217,6 +217,8 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
       timeline: '00000001',
       schema: { followed_by: 'triggers', unseen_since: null },
       last_verification: null,
+      last_proven: null,
+      last_proof: null,
       database: {
         state: 'reachable',
         slot: {

@@ -66,7 +66,7 @@ describe('walback verify', () => {
     expect(exit).toBe(0)
     expect(stdout).toMatch(/^app {2}sound {2}\d+ objects, .* read in .*\nother {2}sound {2}.*\n$/)
     const after = await here(['status', ...flags, '--source', 'app'], { cwd: place.path })
-    expect(after.stdout).toMatch(/verified {5}0\.\d s ago: sound, all of it read/)
+    expect(after.stdout).toMatch(/verified {5}\d+\.\d s ago: sound, all of it read/)
     const json = await here(['status', ...flags, '--source', 'app', '--json'], { cwd: place.path })
     expect(JSON.parse(json.stdout)).toMatchObject({ last_verification: { outcome: 'sound', damaged: 0 } })
   })

@@ -39,12 +39,13 @@ describe('walback query', () => {
       stdout: 'orders  largest  customers  total\n100     100.00   10         5050.00\n',
     })
     expect(then.stderr).toContain('on the throwaway server (PostgreSQL 18)')
-    const later = await run('query', '--at', 'latest', '--csv', `${asked};`)
-    expect(later.stdout).toBe('orders,largest,customers,total\n91,5000.00,10,9089.00\n')
-    const rights = `SELECT rolsuper, rolcanlogin, pg_has_role('pg_execute_server_program', 'usage') AS programs,
-      current_setting('transaction_read_only') AS read_only FROM pg_roles WHERE rolname = current_user`
-    const may = await run('query', '--at', 'latest', '--csv', rights)
-    expect(may.stdout).toBe('rolsuper,rolcanlogin,programs,read_only\nf,t,f,on\n')
+    const rights = `SELECT o.*, rolsuper, rolcanlogin, pg_has_role('pg_execute_server_program', 'usage') AS programs,
+      current_setting('transaction_read_only') AS read_only
+      FROM pg_roles, (${asked}) o WHERE rolname = current_user;`
+    const later = await run('query', '--at', 'latest', '--csv', rights)
+    expect(later.stdout).toBe(
+      'orders,largest,customers,total,rolsuper,rolcanlogin,programs,read_only\n91,5000.00,10,9089.00,f,t,f,on\n',
+    )
   })
 
   it('gives values as the server writes them, in each form, and no more rows than asked', async () => {
@@ -103,7 +104,7 @@ describe('walback diff', () => {
     expect(tables).toMatchObject([
       {
         name: 'notes',
-        hasKey: false,
+        has_key: false,
         inserted: 2,
         updated: 0,
         deleted: 1,
@@ -113,7 +114,7 @@ describe('walback diff', () => {
           { kind: 'inserted', after: { what: 'twice', at: '1' } },
         ],
       },
-      { name: 'orders', hasKey: true, inserted: 1, updated: 1, deleted: 10, change: 'kept' },
+      { name: 'orders', has_key: true, inserted: 1, updated: 1, deleted: 10, change: 'kept' },
     ])
     const words = await run(
       'diff',
@@ -134,7 +135,7 @@ describe('walback diff', () => {
   })
 
   it('names tables and columns that only one moment has', async () => {
-    const { stdout } = await run('diff', '--from', moments[1] as string, '--limit', '1')
+    const { stdout } = await run('diff', '--on', shop.url, '--from', moments[1] as string, '--limit', '1')
     expect(stdout).toContain('public.customers  ~1  (new column city)\n  ~ id=2  name=customer 2 → renamed  vip=f\n')
     expect(stdout).toContain('public.fresh  +1  (created)\n  + id=1\n')
     expect(stdout).toMatch(/public\.notes {2}-4 {2}\(dropped\).*\n {2}- .*\n {2}… and 3 rows more\n/)
