@@ -168,4 +168,4 @@ export async function dropLeftovers(admin: pg.Client, prefix: string): Promise<v
   }
 }
 
-export const lockKey = (database: string): string => `pg_catalog.hashtext(${quoteLiteral(database)})`
+const lockKey = (database: string): string => `pg_catalog.hashtext(${quoteLiteral(database)})`

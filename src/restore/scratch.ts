@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { quoteIdent } from '../model/identifier.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
-import { lockKey, onServer, temporaryPrefix } from './destination.ts'
+import { holdName, onServer, temporaryPrefix } from './destination.ts'
 
 /**
  * Works with a database that is there for this work only: it has a name that no other has, and is dropped after it. One
@@ -10,8 +10,8 @@ import { lockKey, onServer, temporaryPrefix } from './destination.ts'
 export async function withScratchDatabase<T>(conninfo: Conninfo, work: (database: string) => Promise<T>): Promise<T> {
   const database = `${temporaryPrefix}${randomBytes(6).toString('hex')}`
   return onServer({ conninfo, database }, async (admin) => {
-    // The lock tells other restores that the database is no leftover, also while nobody is connected to it.
-    await admin.query(`SELECT pg_catalog.pg_advisory_lock_shared(${lockKey(database)})`)
+    // It is no leftover, also while nobody is connected to it.
+    await holdName(admin, database)
     try {
       return await work(database)
     } finally {
