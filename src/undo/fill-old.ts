@@ -160,7 +160,7 @@ function setsFrom({ table }: StagedTable, value: (name: string) => string): stri
     `o${index + 1} = CASE WHEN ${mark(index)} IN ('?', 'u') THEN ${value(name)} ELSE s.o${index + 1} END`,
     `n${index + 1} = CASE WHEN ${mark(index)} = 'u' THEN ${value(name)} ELSE s.n${index + 1} END`,
   ])
-  return [`marks = concat(${marks.join(', ')})`, ...values].join(', ')
+  return [`marks = array_to_string(ARRAY[${marks.join(', ')}]::text[], '')`, ...values].join(', ')
 }
 
 /** Layer by layer: rows that an earlier one of the same transaction touched had been as that left them. */

@@ -1,5 +1,6 @@
 import type pg from 'pg'
 import { WalbackError } from '../base/errors.ts'
+import { refuseUnknownTables } from '../history/changes.ts'
 import { byCommit, type FoundTransaction } from '../history/find-transaction.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -8,6 +9,7 @@ import { checkRows, type Mode } from './check-rows.ts'
 import { checkForeignKeys, checkUnique, type ForeignKey, readForeignKeys } from './constraints.ts'
 import { fillOldRows, type Layers } from './fill-old.ts'
 import { type Conflict, conflictsOf, countStates, type UndoTable } from './report.ts'
+import { scriptFor } from './script.ts'
 import { becomeReplica, inTransaction, openUndoSession } from './session.ts'
 import { type StageOptions, Staging } from './stage.ts'
 import type { Kind, StagedTable } from './staged-table.ts'
@@ -55,6 +57,7 @@ export class Undo implements AsyncDisposable {
     conninfo: Conninfo,
     options: UndoOptions = {},
   ): Promise<Undo> {
+    refuseUnknownTables(transactions, options.tables)
     const client = await openUndoSession(conninfo, options.signal)
     const undo = new Undo(client, options)
     try {
@@ -125,6 +128,18 @@ export class Undo implements AsyncDisposable {
       const { rows } = await this.client.query<{ xid: string }>('SELECT pg_catalog.pg_current_xact_id()::text AS xid')
       return { result: await this.report(BigInt(rows[0]?.xid ?? 0)), commit: true }
     })
+  }
+
+  /** The undo as SQL, in pieces; of rows that stand in the way, what the policy says of them. */
+  async *script(policy: Policy): AsyncGenerator<string> {
+    await this.client.query('BEGIN READ ONLY')
+    try {
+      const layers = this.layers()
+      for (const layer of layers) await this.check(layer, 'preview')
+      yield* scriptFor(this.client, this.tables, layers, { policy, foreignKeys: this.foreignKeys })
+    } finally {
+      await this.client.query('ROLLBACK').catch(() => undefined)
+    }
   }
 
   private layers(): number[] {

@@ -1,0 +1,280 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
+import { once, Subject } from '../restore/round-trip.ts'
+import { preview, rowsOf, transaction, undo } from './stage.ts'
+
+let server: EmbeddedServer
+beforeAll(async () => {
+  server = await startEmbedded({ settings: { fsync: 'off' } })
+})
+afterAll(() => server[Symbol.asyncDispose]())
+
+async function subject(...schema: string[]): Promise<Subject> {
+  const made = await Subject.start(server)
+  await made.sql(...schema)
+  await made.open()
+  return made
+}
+
+/** Undoes, compares with before, undoes that, compares with after. */
+async function thereAndBack(one: Subject, tables: readonly string[], ...statements: string[]): Promise<void> {
+  const before = await rowsOf(one, ...tables)
+  const xid = await transaction(one, ...statements)
+  const after = await rowsOf(one, ...tables)
+  expect(after).not.toEqual(before)
+  const report = await undo(one, [xid])
+  expect(await rowsOf(one, ...tables)).toEqual(before)
+  await undo(one, [String(report.xid)])
+  expect(await rowsOf(one, ...tables)).toEqual(after)
+}
+
+const tree = [
+  'CREATE TABLE parent (id int PRIMARY KEY, name text)',
+  'CREATE TABLE child (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, parent int NOT NULL REFERENCES parent ON DELETE CASCADE ON UPDATE CASCADE, n int, twice int GENERATED ALWAYS AS (n * 2) STORED)',
+  'ALTER TABLE parent REPLICA IDENTITY FULL',
+  'ALTER TABLE child REPLICA IDENTITY FULL',
+  `INSERT INTO parent SELECT n, 'p' || n FROM generate_series(1, 5) n`,
+  'INSERT INTO child (parent, n) SELECT n % 5 + 1, n FROM generate_series(1, 20) n',
+]
+
+describe('tables that refer to each other', () => {
+  it('come back together, with what their triggers and cascades did', async () => {
+    await using one = await subject(
+      ...tree,
+      'CREATE TABLE total (id int PRIMARY KEY, sum int)',
+      'ALTER TABLE total REPLICA IDENTITY FULL',
+      'INSERT INTO total VALUES (1, (SELECT sum(n) FROM child))',
+      `CREATE FUNCTION keep_total() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+         UPDATE public.total SET sum = sum + coalesce(new.n, 0) - coalesce(old.n, 0); RETURN null; END $$`,
+      'CREATE TRIGGER keep_total AFTER INSERT OR UPDATE OR DELETE ON child FOR EACH ROW EXECUTE FUNCTION keep_total()',
+    )
+    await thereAndBack(
+      one,
+      ['parent', 'child', 'total'],
+      'DELETE FROM parent WHERE id = 1',
+      'UPDATE parent SET id = id + 100 WHERE id > 3',
+      `INSERT INTO parent VALUES (9, 'new')`,
+      'INSERT INTO child (parent, n) VALUES (9, 1000)',
+    )
+    const xid = await transaction(one, 'DELETE FROM child WHERE n = 5')
+    expect((await preview(one, [xid])).tables).toMatchObject([
+      { name: 'child', silentTriggers: ['keep_total'] },
+      { name: 'total', silentTriggers: [] },
+    ])
+  })
+
+  it('are left as they are where a foreign key would not hold', async () => {
+    await using one = await subject(...tree)
+    const inserted = await transaction(one, `INSERT INTO parent VALUES (50, 'new')`)
+    await one.sql('INSERT INTO child (parent, n) VALUES (50, 1)')
+    const now = await rowsOf(one, 'parent', 'child')
+    await expect(undo(one, [inserted])).rejects.toMatchObject({
+      code: 'conflict',
+      message: expect.stringMatching(
+        /child_parent_fkey would not hold: 1 rows of public.child refer to rows of public.parent/,
+      ),
+    })
+    expect(await rowsOf(one, 'parent', 'child')).toEqual(now)
+    const removed = await transaction(one, 'DELETE FROM parent WHERE id = 2')
+    await expect(undo(one, [removed], { tables: ['child'] })).rejects.toMatchObject({
+      code: 'conflict',
+      message: expect.stringMatching(/4 rows of public.child would refer to rows of public.parent that are not there/),
+    })
+  })
+
+  it('and unique constraints too: of every kind, the server says which', async () => {
+    await using one = await subject(
+      'CREATE TABLE seat (id int PRIMARY KEY, place int UNIQUE, late int UNIQUE DEFERRABLE INITIALLY DEFERRED)',
+      'ALTER TABLE seat REPLICA IDENTITY FULL',
+      'INSERT INTO seat SELECT n, n, n FROM generate_series(1, 9) n',
+    )
+    // Places go round: no order of single updates would do.
+    await thereAndBack(
+      one,
+      ['seat'],
+      'UPDATE seat SET place = -place',
+      'UPDATE seat SET place = CASE place WHEN -9 THEN 1 ELSE 1 - place END',
+      'UPDATE seat SET id = CASE id WHEN 1 THEN 0 ELSE id END',
+    )
+    const place = await transaction(one, 'DELETE FROM seat WHERE id = 3')
+    await one.sql('INSERT INTO seat SELECT 300, 4, NULL')
+    await expect(undo(one, [place])).rejects.toMatchObject({
+      code: 'conflict',
+      message: expect.stringContaining('seat_place_key'),
+    })
+    const late = await transaction(one, 'DELETE FROM seat WHERE id = 5')
+    await one.sql('INSERT INTO seat SELECT 500, 500, 5')
+    await expect(undo(one, [late])).rejects.toMatchObject({
+      code: 'conflict',
+      message: expect.stringContaining('seat_late_key'),
+    })
+  })
+})
+
+describe('tables without a key', () => {
+  it('are bags of rows: of equal ones as many go or come as the transaction took or brought', async () => {
+    await using one = await subject(
+      'CREATE TABLE bag (a int, b json, c point)',
+      `INSERT INTO bag SELECT n % 3, '{"a": 1}', '(1,2)' FROM generate_series(1, 12) n`,
+      'INSERT INTO bag VALUES (NULL, NULL, NULL), (NULL, NULL, NULL)',
+    )
+    await thereAndBack(
+      one,
+      ['bag'],
+      'DELETE FROM bag WHERE ctid IN (SELECT ctid FROM bag WHERE a = 1 LIMIT 2)',
+      'DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE a IS NULL)',
+      `UPDATE bag SET b = '{"a": 2}' WHERE a = 2`,
+      `INSERT INTO bag SELECT 0, '{"a": 1}', '(1,2)' FROM generate_series(1, 3)`,
+    )
+    const xid = await transaction(one, 'UPDATE bag SET a = 7 WHERE a = 2', 'INSERT INTO bag VALUES (8), (8)')
+    await one.sql('DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE a = 8)')
+    await one.sql('UPDATE bag SET c = NULL WHERE ctid = (SELECT min(ctid) FROM bag WHERE a = 7)')
+    expect((await undo(one, [xid])).tables).toMatchObject([{ updates: 3, deletes: 1, conflicts: { gone: 2 } }])
+    await undo(one, [xid], { policy: 'skip' })
+    const { rows } = await one.client.query(
+      'SELECT a, count(*)::int FROM bag WHERE a IN (2, 7, 8) GROUP BY 1 ORDER BY 1',
+    )
+    expect(rows).toEqual([
+      { a: 2, count: 3 },
+      { a: 7, count: 1 },
+    ])
+  })
+})
+
+describe('tables that were changed since', () => {
+  it('are found by their id, and take what their columns are now', async () => {
+    await using one = await subject(
+      'CREATE TABLE old_name (id int PRIMARY KEY, a int, gone text, empty text)',
+      'ALTER TABLE old_name REPLICA IDENTITY FULL',
+      `INSERT INTO old_name SELECT n, n FROM generate_series(1, 5) n`,
+      'CREATE TABLE unchanged (id int PRIMARY KEY)',
+    )
+    const xid = await transaction(one, 'DELETE FROM old_name WHERE id > 2', 'INSERT INTO unchanged VALUES (1)')
+    const values = await transaction(one, `UPDATE old_name SET gone = 'value' WHERE id = 1`)
+    const lost = await transaction(one, 'DELETE FROM old_name WHERE id = 1')
+    await one.sql(
+      'ALTER TABLE old_name RENAME TO new_name',
+      'CREATE TABLE old_name (id int)',
+      'ALTER TABLE new_name ALTER a TYPE bigint, DROP gone, ADD fresh int DEFAULT 7',
+    )
+    expect((await undo(one, [xid])).tables).toMatchObject([{ name: 'new_name', inserts: 3 }, { name: 'unchanged' }])
+    expect(await rowsOf(one, 'new_name')).toEqual({ new_name: ['(2,2,,7)', '(3,3,,7)', '(4,4,,7)', '(5,5,,7)'] })
+    await expect(undo(one, [lost])).rejects.toMatchObject({
+      code: 'refused',
+      message: expect.stringContaining('column gone of public.new_name was dropped since, and 1 rows'),
+    })
+    // A value that was set is not missed; the one that it had been would be.
+    await undo(one, [values], { policy: 'skip' })
+    await one.sql('DROP TABLE new_name')
+    await one.sql('DROP TABLE old_name')
+    await expect(undo(one, [xid])).rejects.toMatchObject({
+      code: 'refused',
+      message: 'there is no table public.old_name any more',
+    })
+    await undo(one, [xid], { tables: ['unchanged'], policy: 'skip' })
+  })
+
+  it('or emptied, or made: that is no undo, and what else a transaction did is', async () => {
+    await using one = await subject(
+      'CREATE TABLE emptied (id int PRIMARY KEY)',
+      'CREATE TABLE kept (id int PRIMARY KEY)',
+      'INSERT INTO emptied VALUES (1)',
+    )
+    const truncated = await transaction(one, 'TRUNCATE emptied', 'INSERT INTO kept VALUES (1)')
+    await expect(undo(one, [truncated])).rejects.toMatchObject({
+      code: 'refused',
+      message: `transaction ${truncated} truncated public.emptied: the rows that were in it are not in the stream`,
+      hint: expect.stringContaining(`walback restore --before-tx ${truncated}`),
+    })
+    await undo(one, [truncated], { tables: ['kept'] })
+    expect(await rowsOf(one, 'kept')).toEqual({ kept: [] })
+    const made = await transaction(
+      one,
+      'ALTER TABLE emptied ADD a int',
+      'INSERT INTO emptied VALUES (2)',
+      'INSERT INTO kept VALUES (2)',
+    )
+    await expect(undo(one, [made])).rejects.toMatchObject({
+      code: 'refused',
+      message: expect.stringContaining('also changed the schema'),
+    })
+    await expect(undo(one, [made], { tables: ['emptied'] })).rejects.toMatchObject({ code: 'refused' })
+    await undo(one, [made], { tables: ['kept'] })
+    expect(await rowsOf(one, 'kept')).toEqual({ kept: [] })
+  })
+})
+
+describe('several transactions', () => {
+  const counter = [
+    'CREATE TABLE counter (id int PRIMARY KEY, n int)',
+    'ALTER TABLE counter REPLICA IDENTITY FULL',
+    'INSERT INTO counter SELECT n, 0 FROM generate_series(1, 3) n',
+  ]
+  it('are undone from the last to the first, whatever came between', async () => {
+    await using one = await subject(...counter)
+    const first = await transaction(one, 'UPDATE counter SET n = 1', 'DELETE FROM counter WHERE id = 3')
+    const second = await transaction(one, 'INSERT INTO counter VALUES (3, 33)', 'UPDATE counter SET n = 2 WHERE id < 3')
+    expect(await preview(one, [first])).toMatchObject({ conflicts: 3 })
+    await undo(one, [first, second])
+    expect(await rowsOf(one, 'counter')).toEqual({ counter: ['(1,0)', '(2,0)', '(3,0)'] })
+
+    const third = await transaction(one, 'UPDATE counter SET n = 3 WHERE id = 1')
+    await one.sql('UPDATE counter SET n = 4 WHERE id = 1')
+    const fourth = await transaction(one, 'UPDATE counter SET n = 5 WHERE id = 1')
+    expect(await undo(one, [fourth, third])).toMatchObject({ conflicts: 1, xid: undefined })
+    expect(await rowsOf(one, 'counter')).toEqual({ counter: ['(1,5)', '(2,0)', '(3,0)'] })
+  })
+
+  it('in another database as well, by name', async () => {
+    await using one = await subject(...counter)
+    const xid = await transaction(one, 'DELETE FROM counter')
+    await one.opened.catchUp()
+    await one.opened.base()
+    await one.opened.catchUp()
+    await one.restoreTo({ kind: 'latest' }, server, undefined, async (url) => {
+      await undo(one, [xid], { url })
+      expect(await once(url, 'SELECT count(*)::int FROM counter')).toEqual([{ count: 3 }])
+    })
+    expect(await rowsOf(one, 'counter')).toEqual({ counter: [] })
+  })
+})
+
+it('a transaction that is larger than a segment, in parts, and the one after it', async () => {
+  await using one = await subject(
+    'CREATE TABLE big (id int PRIMARY KEY, v text)',
+    'ALTER TABLE big REPLICA IDENTITY FULL',
+    `INSERT INTO big SELECT n, repeat(md5(n::text), 20) FROM generate_series(1, 6000) n`,
+  )
+  await one.opened.base()
+  const before = await rowsOf(one, 'big')
+  const xid = await transaction(one, `UPDATE big SET v = v || 'x'`, 'DELETE FROM big WHERE id % 2 = 0')
+  const next = await transaction(one, 'DELETE FROM big')
+  await one.opened.catchUp({ segmentBytes: 300_000 })
+  const report = await undo(one, [xid, next], { memory_bytes: 1 << 20 })
+  expect(report.tables).toMatchObject([{ conflicts: { changed: 0, exists: 0, gone: 0 } }])
+  expect(await rowsOf(one, 'big')).toEqual(before)
+})
+
+it('a role that may not silence triggers is told so, and what needs no silence is done', async () => {
+  await using one = await subject(
+    ...tree,
+    'CREATE TABLE lone (id int PRIMARY KEY)',
+    'DROP ROLE IF EXISTS modest',
+    `CREATE ROLE modest LOGIN PASSWORD 'x'`,
+    'GRANT ALL ON ALL TABLES IN SCHEMA public TO modest',
+  )
+  const url = new URL(one.url)
+  url.username = 'modest'
+  url.password = 'x'
+  const lone = await transaction(one, 'INSERT INTO lone VALUES (1)')
+  const bound = await transaction(one, 'DELETE FROM child WHERE id = 1')
+  await undo(one, [lone], { url: url.href })
+  expect(await rowsOf(one, 'lone')).toEqual({ lone: [] })
+  await expect(undo(one, [bound], { url: url.href })).rejects.toMatchObject({
+    code: 'prerequisite',
+    message: expect.stringContaining('session_replication_role'),
+  })
+  await one.sql('GRANT SET ON PARAMETER session_replication_role TO modest')
+  await undo(one, [bound], { url: url.href })
+  await one.sql('REVOKE SET ON PARAMETER session_replication_role FROM modest')
+})
