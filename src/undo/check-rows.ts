@@ -93,7 +93,7 @@ function laterSql(staged: StagedTable, layer: number): string {
   const agrees = staged.table.columns
     .map((_, index) => {
       const [own, other] = [`substr(s.marks, ${index + 1}, 1)`, `substr(m.marks, ${index + 1}, 1)`]
-      return `(${own} NOT IN ('x', 'k') OR ${other} NOT IN ('x', 'k', '=') OR s.n${index + 1} IS NOT DISTINCT FROM m.o${index + 1})`
+      return `(${own} NOT IN ('x', 'k') OR ${other} NOT IN ('x', 'k', '=') OR ${same([staged.now(index)], [staged.old(index, 'm')])})`
     })
     .join(' AND ')
   const later = `FROM ${staged.stage} m WHERE m.layer > s.layer AND m.okey = s.nkey ORDER BY m.layer LIMIT 1`

@@ -49,7 +49,7 @@ async function checkParents(client: pg.Client, staged: StagedTable, key: Foreign
   // A column that was added since, or is computed: what it refers to is not what was undone.
   if (places.includes(-1)) return
   const value = (index: number): string =>
-    `(CASE substr(s.marks, ${index + 1}, 1) WHEN '=' THEN s.n${index + 1} ELSE s.o${index + 1} END)::${staged.table.columns[index]?.type}`
+    `(CASE substr(s.marks, ${index + 1}, 1) WHEN '=' THEN ${staged.now(index)} ELSE ${staged.old(index)} END)`
   const refers = places.map((index) => `${value(index)} IS NOT NULL`).join(' AND ')
   const isChanged = places.map((index) => `substr(s.marks, ${index + 1}, 1) IN ('x', 'k')`).join(' OR ')
   const holds = key.columns

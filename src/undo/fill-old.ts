@@ -9,7 +9,7 @@ import { planRestore, type RestorePlan } from '../restore/plan.ts'
 import { underLease } from '../restore/reading-lease.ts'
 import { readChanges } from '../restore/stream.ts'
 import { EarlierRows, keyNames } from './earlier-rows.ts'
-import { quoted, type StagedTable } from './staged-table.ts'
+import { quoted, type StagedTable, same } from './staged-table.ts'
 
 export interface FillOptions {
   /** Of how many rows the old values are looked for at a time. */
@@ -136,15 +136,21 @@ async function store(
   encoding: string,
   signal: AbortSignal,
 ): Promise<void> {
-  const columns = rows.columns.map((name) => `${quoted({ name })} text`)
+  const typeOf = (name: string): string => staged.table.columns[staged.indexOf(name)]?.type ?? 'text'
+  const columns = rows.columns.map((name) => `${quoted({ name })} ${typeOf(name)}`)
   await client.query(`CREATE TEMP TABLE walback_old (${columns.join(', ')})`)
   await copyIn(client, `COPY pg_temp.walback_old FROM STDIN ${copyOptions(encoding)}`, lines(rows.found()), signal)
   await client.query('ANALYZE pg_temp.walback_old')
-  const isSame = keyNames(staged.table).map((name) => `v.${quoted({ name })} = s.o${staged.indexOf(name) + 1}`)
-  const value = (name: string): string => (rows.columns.includes(name) ? `v.${quoted({ name })}` : 'NULL')
+  const keys = keyNames(staged.table)
+  const isSame = same(
+    keys.map((name) => `v.${quoted({ name })}`),
+    keys.map((name) => staged.old(staged.indexOf(name))),
+  )
+  const value = (name: string): string =>
+    rows.columns.includes(name) ? `v.${quoted({ name })}` : `NULL::${typeOf(name)}`
   await client.query(
     `UPDATE ${staged.stage} s SET ${setsFrom(staged, value)} FROM pg_temp.walback_old v
-      WHERE ${isLacking(layers)} AND NOT ${hasEarlier(staged, layers)} AND ${isSame.join(' AND ')}`,
+      WHERE ${isLacking(layers)} AND NOT ${hasEarlier(staged, layers)} AND ${isSame}`,
   )
   await client.query('DROP TABLE pg_temp.walback_old')
 }
@@ -154,7 +160,7 @@ function setsFrom({ table }: StagedTable, value: (name: string) => string): stri
   const mark = (index: number): string => `substr(s.marks, ${index + 1}, 1)`
   const marks = table.columns.map(
     ({ name }, index) => `CASE ${mark(index)} WHEN '?' THEN CASE WHEN s.kind = 'i' THEN 'k'
-      WHEN ${value(name)} IS NOT DISTINCT FROM s.n${index + 1} THEN '=' ELSE 'x' END WHEN 'u' THEN '=' ELSE ${mark(index)} END`,
+      WHEN ${same([value(name)], [`s.n${index + 1}`])} THEN '=' ELSE 'x' END WHEN 'u' THEN '=' ELSE ${mark(index)} END`,
   )
   const values = table.columns.flatMap(({ name }, index) => [
     `o${index + 1} = CASE WHEN ${mark(index)} IN ('?', 'u') THEN ${value(name)} ELSE s.o${index + 1} END`,

@@ -133,9 +133,13 @@ type Part = string | { readonly sql: string }
 const text = (parts: readonly Part[]): string =>
   `array_to_string(ARRAY[${parts.map((part) => (typeof part === 'string' ? quoteLiteral(part).trimStart() : part.sql)).join(', ')}]::text[], '')`
 
-const valueOf = (side: 'o' | 'n', index: number, type: string): { readonly sql: string } => ({
-  sql: `concat(quote_nullable(${side === 'o' ? 's.o' : 's.n'}${index + 1}), ${quoteLiteral(`::${type}`).trimStart()})`,
-})
+/** As the type's output function writes it, which is what its input function reads. */
+const valueOf = (side: 'o' | 'n', index: number, type: string): { readonly sql: string } => {
+  const value = `s.${side}${index + 1}`
+  return {
+    sql: `concat(CASE WHEN num_nulls(${value}) = 1 THEN 'NULL' ELSE quote_literal(concat(${value})) END, ${quoteLiteral(`::${type}`).trimStart()})`,
+  }
+}
 
 function joined(parts: readonly (readonly Part[])[], separator: string): Part[] {
   return parts.flatMap((part, index) => (index === 0 ? part : [separator, ...part]))

@@ -10,7 +10,7 @@ import { checkForeignKeys, checkUnique, type ForeignKey, readForeignKeys } from 
 import { fillOldRows, type Layers } from './fill-old.ts'
 import { type Conflict, conflictsOf, countStates, type UndoTable } from './report.ts'
 import { scriptFor } from './script.ts'
-import { becomeReplica, inTransaction, openUndoSession } from './session.ts'
+import { becomeReplica, inTransaction, openUndoSession, setApplicationPath, setEmptyPath } from './session.ts'
 import { type StageOptions, Staging } from './stage.ts'
 import type { Kind, StagedTable } from './staged-table.ts'
 import { findTable } from './target-table.ts'
@@ -32,7 +32,7 @@ export interface UndoReport {
   readonly xid: bigint | undefined
 }
 
-const undoMemory_bytes = 128 << 20
+const undoMemory_bytes = 64 << 20
 const filledRows = 500_000
 
 /**
@@ -120,8 +120,10 @@ export class Undo implements AsyncDisposable {
           const report = await this.report(undefined)
           if (report.conflicts > 0) return { result: report, commit: false }
         }
+        await setApplicationPath(this.client)
         for (const step of ['d', 'u', 'i'] satisfies Kind[])
           for (const table of this.tables) await applyRows(this.client, table, layer, policy, step)
+        await setEmptyPath(this.client)
       }
       await checkForeignKeys(this.client, this.tables, this.foreignKeys, policy)
       for (const table of this.tables) await checkUnique(this.client, table)
