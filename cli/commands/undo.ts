@@ -258,9 +258,3 @@ const reportJson = ({ tables, conflicts, shown }: UndoReport): Record<string, un
   conflicts,
   shown_conflicts: shown,
 })
-
-/** What to type to undo these. */
-export async function undoHint(context: Context, found: readonly FoundTransaction[]): Promise<string> {
-  const names = found.map(({ entry }) => `tx:${entry.xid}`).join(' ')
-  return `undo: walback undo ${names}${await context.sameFlags()}`
-}

@@ -55,6 +55,13 @@ export async function countStates(client: pg.Client, { table, check }: StagedTab
   }
 }
 
+export async function hasConflicts(client: pg.Client, { check }: StagedTable, layer: number): Promise<boolean> {
+  const { rows } = await client.query(
+    `SELECT FROM ${check} WHERE layer = ${layer} AND state NOT IN ('ok', 'already') LIMIT 1`,
+  )
+  return rows.length > 0
+}
+
 export async function conflictsOf(client: pg.Client, staged: StagedTable, limit: number): Promise<Conflict[]> {
   const { table, stage, check } = staged
   const shown = table.key?.map(({ column }) => column) ?? table.columns

@@ -94,9 +94,11 @@ export class StagedTable {
         },
       )
     }
-    // Rows are looked up in other layers, and where others move to, one by one.
-    if (this.layers.size > 1 || this.hasMoves)
-      for (const key of ['okey', 'nkey']) await client.query(`CREATE INDEX ON ${this.stage} (${key}, layer)`)
+    // Rows are looked up in other layers, and where others move to, one by one; layers are worked through one by one.
+    const isIndexed = this.layers.size > 1 || this.hasMoves
+    for (const key of isIndexed ? ['okey, layer', 'nkey, layer', 'layer'] : [])
+      await client.query(`CREATE INDEX ON ${this.stage} (${key})`)
+    if (isIndexed) await client.query(`CREATE INDEX ON ${this.check} (layer)`)
     await client.query(`ANALYZE ${this.stage}`)
   }
 

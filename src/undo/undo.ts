@@ -8,7 +8,7 @@ import { applyRows, type Policy } from './apply-rows.ts'
 import { checkRows, type Mode } from './check-rows.ts'
 import { checkForeignKeys, checkUnique, type ForeignKey, readForeignKeys } from './constraints.ts'
 import { fillOldRows, type Layers } from './fill-old.ts'
-import { type Conflict, conflictsOf, countStates, type UndoTable } from './report.ts'
+import { type Conflict, conflictsOf, countStates, hasConflicts, type UndoTable } from './report.ts'
 import { scriptFor } from './script.ts'
 import { becomeReplica, inTransaction, openUndoSession, setApplicationPath, setEmptyPath } from './session.ts'
 import { type StageOptions, Staging } from './stage.ts'
@@ -116,10 +116,8 @@ export class Undo implements AsyncDisposable {
       await this.prepare()
       for (const layer of this.layers()) {
         await this.check(layer, 'apply')
-        if (policy === 'abort') {
-          const report = await this.report(undefined)
-          if (report.conflicts > 0) return { result: report, commit: false }
-        }
+        if (policy === 'abort' && (await this.hasConflicts(layer)))
+          return { result: await this.report(undefined), commit: false }
         await setApplicationPath(this.client)
         for (const step of ['d', 'u', 'i'] satisfies Kind[])
           for (const table of this.tables) await applyRows(this.client, table, layer, policy, step)
@@ -151,6 +149,11 @@ export class Undo implements AsyncDisposable {
 
   private async check(layer: number, mode: Mode): Promise<void> {
     for (const table of this.tables) if (table.layers.has(layer)) await checkRows(this.client, table, layer, mode)
+  }
+
+  private async hasConflicts(layer: number): Promise<boolean> {
+    for (const table of this.tables) if (await hasConflicts(this.client, table, layer)) return true
+    return false
   }
 
   /** Nothing fires that would undo twice what is undone here, and the tables are what they were when this began. */

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
 import { once, Subject } from '../restore/round-trip.ts'
-import { preview, rowsOf, transaction, undo } from './stage.ts'
+import { begin, preview, rowsOf, scriptOf, transaction, undo } from './stage.ts'
 
 let server: EmbeddedServer
 beforeAll(async () => {
@@ -126,6 +126,11 @@ describe('tables without a key', () => {
       `UPDATE bag SET b = '{"a": 2}' WHERE a = 2`,
       `INSERT INTO bag SELECT 0, '{"a": 1}', '(1,2)' FROM generate_series(1, 3)`,
     )
+    await one.sql(
+      'CREATE TABLE words (a text, b text)',
+      `INSERT INTO words VALUES ('x', NULL), ('x', ''), ('', 'x'), (NULL, 'x'), (NULL, NULL), ('', '')`,
+    )
+    await thereAndBack(one, ['words'], 'DELETE FROM words WHERE a IS NULL', `UPDATE words SET a = 'y' WHERE b = ''`)
     const xid = await transaction(one, 'UPDATE bag SET a = 7 WHERE a = 2', 'INSERT INTO bag VALUES (8), (8)')
     await one.sql('DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE a = 8)')
     await one.sql('UPDATE bag SET c = NULL WHERE ctid = (SELECT min(ctid) FROM bag WHERE a = 7)')
@@ -242,14 +247,20 @@ describe('several transactions', () => {
 it('a transaction that is larger than a segment, in parts, and the one after it', async () => {
   await using one = await subject(
     'CREATE TABLE big (id int PRIMARY KEY, v text)',
-    'ALTER TABLE big REPLICA IDENTITY FULL',
-    `INSERT INTO big SELECT n, repeat(md5(n::text), 20) FROM generate_series(1, 2000) n`,
+    `INSERT INTO big SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, 3000) n`,
   )
+  await one.opened.base()
   const before = await rowsOf(one, 'big')
-  const xid = await transaction(one, `UPDATE big SET v = v || 'x'`, 'DELETE FROM big WHERE id % 2 = 0')
+  const xid = await transaction(
+    one,
+    `UPDATE big SET v = v || 'x'`,
+    'UPDATE big SET id = -id WHERE id % 3 = 0',
+    'DELETE FROM big WHERE id % 2 = 0',
+  )
   const next = await transaction(one, 'DELETE FROM big')
   await one.opened.catchUp({ segmentBytes: 200_000 })
-  const report = await undo(one, [xid, next], { memory_bytes: 500_000 })
+  // Folded anew after each block.
+  const report = await undo(one, [xid, next], { memory_bytes: 1 })
   expect(report.tables).toMatchObject([{ conflicts: { changed: 0, exists: 0, gone: 0 } }])
   expect(await rowsOf(one, 'big')).toEqual(before)
 })
@@ -276,4 +287,59 @@ it('a role that may not silence triggers is told so, and what needs no silence i
   await one.sql('GRANT SET ON PARAMETER session_replication_role TO modest')
   await undo(one, [bound], { url: url.href })
   await one.sql('REVOKE SET ON PARAMETER session_replication_role FROM modest')
+})
+
+it('an undo as SQL does the same, guards what is changed until it runs, and is refused where a key is taken', async () => {
+  await using one = await subject(
+    ...tree,
+    'CREATE TABLE bag (a int, b json, c bool, d inet)',
+    `INSERT INTO bag SELECT 1, '{"q": "it''s \\\\ "}', true, '10.0.0.1' FROM generate_series(1, 3)`,
+  )
+  const tables = ['parent', 'child', 'bag']
+  const before = await rowsOf(one, ...tables)
+  const xid = await transaction(
+    one,
+    'DELETE FROM parent WHERE id = 1',
+    `UPDATE parent SET name = E'tab\\t\\\\ ''quoted''' WHERE id = 2`,
+    'UPDATE child SET n = NULL WHERE id = 1',
+    `INSERT INTO parent VALUES (9, NULL)`,
+    'INSERT INTO child (parent, n) VALUES (9, 1)',
+    'DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag)',
+    'UPDATE bag SET a = 2 WHERE ctid = (SELECT min(ctid) FROM bag)',
+    'INSERT INTO bag VALUES (3, NULL, NULL, NULL)',
+  )
+  const after = await rowsOf(one, ...tables)
+  const script = await scriptOf(one, [xid])
+  expect(await rowsOf(one, ...tables)).toEqual(after)
+  await one.sql(`UPDATE parent SET name = 'mine' WHERE id = 2`)
+  await one.client.query(script)
+  expect((await one.client.query('SELECT name FROM parent WHERE id = 2')).rows).toEqual([{ name: 'mine' }])
+  await one.sql(`UPDATE parent SET name = 'p2' WHERE id = 2`)
+  expect(await rowsOf(one, ...tables)).toEqual(before)
+  await expect(one.client.query(script)).rejects.toMatchObject({ code: '23505' })
+  await one.sql('ROLLBACK')
+})
+
+it('what others change between preview and apply is found, and what they hold is waited for', async () => {
+  await using one = await subject(
+    'CREATE TABLE t (id int PRIMARY KEY, v int)',
+    'ALTER TABLE t REPLICA IDENTITY FULL',
+    'INSERT INTO t SELECT n, 0 FROM generate_series(1, 3) n',
+  )
+  const xid = await transaction(one, 'UPDATE t SET v = 1')
+  await one.opened.catchUp()
+  await using work = await begin(one, [xid], {})
+  expect(await work.preview()).toMatchObject({ conflicts: 0 })
+  await one.sql('BEGIN', 'UPDATE t SET v = 2 WHERE id = 2')
+  const applied = work.apply('abort')
+  const waits = `SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.application_name = 'walback undo' AND NOT l.granted`
+  while ((await one.client.query(waits)).rows.length === 0) await new Promise((settle) => setTimeout(settle, 20))
+  await one.sql('COMMIT')
+  expect(await applied).toMatchObject({ conflicts: 1, xid: undefined })
+  expect(await rowsOf(one, 't')).toEqual({ t: ['(1,1)', '(2,2)', '(3,1)'] })
+  await one.sql('ALTER TABLE t ADD w int')
+  await expect(work.apply('skip')).rejects.toMatchObject({
+    retryable: true,
+    message: 'table public.t was altered meanwhile',
+  })
 })
