@@ -4,6 +4,7 @@ import type { FoundTransaction } from '../history/find-transaction.ts'
 import { formatLsn, parseLsn } from '../model/lsn.ts'
 import { copyIn, copyOut, wholeLines } from '../postgres/copy.ts'
 import { copyOptions } from '../postgres/row-session.ts'
+import type { BaseTable } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import { planRestore, type RestorePlan } from '../restore/plan.ts'
 import { underLease } from '../restore/reading-lease.ts'
@@ -12,7 +13,7 @@ import { EarlierRows, keyNames } from './earlier-rows.ts'
 import { quoted, type StagedTable, same } from './staged-table.ts'
 
 export interface FillOptions {
-  /** Of how many rows the old values are looked for at a time. */
+  /** Of how many rows the old values are looked for at a time, at most. */
   readonly rowsAtOnce: number
   readonly signal?: AbortSignal | undefined
 }
@@ -85,21 +86,24 @@ async function fillSome(
 ): Promise<boolean> {
   const { encoding } = plan.timeline
   const wanted: { readonly staged: StagedTable; readonly rows: EarlierRows }[] = []
-  let left = options.rowsAtOnce
+  let [left, memory] = [options.rowsAtOnce, roundMemory_bytes]
   for (const staged of tables) {
-    if (left <= 0) break
     const base = plan.base.tables.find(({ oid }) => oid === staged.table.relation.oid)
+    const row_bytes = usualRow(base)
+    const most = Math.min(left, Math.floor(memory / row_bytes))
+    if (most <= 0) break
     const rows = new EarlierRows(staged.table, base)
     const keys = keyNames(staged.table).map((name) => `s.o${staged.indexOf(name) + 1}`)
     // A row that has been looked for, and not found, is not looked for again.
     const sql = `COPY (SELECT s.ord, ${keys.join(', ')} FROM ${staged.stage} s WHERE ${isLacking(layers)} AND NOT ${hasEarlier(staged, layers)}
-      AND s.ord >= ${staged.sought} ORDER BY s.ord LIMIT ${left}) TO STDOUT ${copyOptions(encoding)}`
+      AND s.ord >= ${staged.sought} ORDER BY s.ord LIMIT ${most}) TO STDOUT ${copyOptions(encoding)}`
     let last: string | undefined
     for await (const lines of wholeLines(copyOut(client, sql, options.signal)))
       for (const line of lines.toString('latin1', 0, lines.length - 1).split('\n')) {
         last = line.slice(0, line.indexOf('\t'))
         rows.ask(line.slice(last.length + 1))
         left--
+        memory -= row_bytes
       }
     if (last === undefined) continue
     staged.sought = Number(last) + 1
@@ -117,6 +121,15 @@ async function fillSome(
     await store(client, staged, rows, layers, encoding, options.signal)
   }
   return true
+}
+
+/** What the rows that are looked for at a time may take together. */
+const roundMemory_bytes = 128 << 20
+
+/** What one takes here: its line, as rows of the base are long, and what it costs to look it up. */
+function usualRow(base: BaseTable | undefined): number {
+  const stored_bytes = base?.pieces.reduce((sum, { size_bytes }) => sum + size_bytes, 0) ?? 0
+  return 300 + (base === undefined || base.rows === 0 ? 300 : Math.ceil((3 * stored_bytes) / base.rows))
 }
 
 const isLacking = ({ from, to }: Layers): string =>

@@ -71,6 +71,8 @@ export class Undo implements AsyncDisposable {
 
   private async stage(repository: Repository, transactions: readonly FoundTransaction[]): Promise<void> {
     await inTransaction(this.client, 'BEGIN', async () => {
+      // Event triggers of the application have nothing to say of our temporary tables.
+      await becomeReplica(this.client)
       const staged: { readonly found: FoundTransaction; readonly layers: Layers }[] = []
       for (const found of transactions) staged.push({ found, layers: await this.staging.add(repository, found) })
       await this.staging.finish()

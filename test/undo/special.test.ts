@@ -179,6 +179,33 @@ describe('tables that were changed since', () => {
     await undo(one, [xid], { tables: ['unchanged'], policy: 'skip' })
   })
 
+  it('also where a column that was added since, or is computed, refers to something', async () => {
+    await using one = await subject(
+      'CREATE TABLE place (id int PRIMARY KEY)',
+      'INSERT INTO place VALUES (1), (2), (20)',
+      'CREATE TABLE visit (id int PRIMARY KEY, n int, far int GENERATED ALWAYS AS (n * 10) STORED REFERENCES place)',
+      'ALTER TABLE visit REPLICA IDENTITY FULL',
+      'INSERT INTO visit VALUES (1, 2)',
+    )
+    const xid = await transaction(one, 'DELETE FROM visit')
+    await one.sql('ALTER TABLE visit ADD near int DEFAULT 1 REFERENCES place')
+    expect(await undo(one, [xid])).toMatchObject({ conflicts: 0 })
+    expect(await rowsOf(one, 'visit')).toEqual({ visit: ['(1,2,20,1)'] })
+    const again = await transaction(one, 'DELETE FROM visit')
+    for (const [gone, key] of [
+      ['20', 'visit_far_fkey'],
+      ['1', 'visit_near_fkey'],
+    ]) {
+      await one.sql(`DELETE FROM place WHERE id = ${gone}`)
+      await expect(undo(one, [key === 'visit_far_fkey' ? again : xid])).rejects.toMatchObject({
+        code: 'conflict',
+        message: expect.stringContaining(String(key)),
+      })
+      await one.sql(`INSERT INTO place VALUES (${gone})`)
+    }
+    expect(await rowsOf(one, 'visit')).toEqual({ visit: [] })
+  })
+
   it('or emptied, or made: that is no undo, and what else a transaction did is', async () => {
     await using one = await subject(
       'CREATE TABLE emptied (id int PRIMARY KEY)',
