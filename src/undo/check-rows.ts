@@ -70,8 +70,9 @@ function keyedSql(staged: StagedTable, layer: number, mode: Mode): string {
   // A row of the same layer that has the key now, and leaves it.
   const leaves = `EXISTS (SELECT FROM ${staged.stage} m WHERE m.layer ${mode === 'preview' ? '>=' : '='} ${layer}
       AND m.nkey = s.okey AND m.okey IS DISTINCT FROM m.nkey)`
+  // A key may be equal and read otherwise (citext): then it is the row itself that has it.
   const isTaken = staged.hasMoves
-    ? `s.okey <> s.nkey AND EXISTS (SELECT FROM ONLY ${staged.sql} w WHERE ${matchesOld(staged)}) AND NOT ${leaves}`
+    ? `s.okey <> s.nkey AND EXISTS (SELECT FROM ONLY ${staged.sql} w WHERE ${matchesOld(staged)} AND w.ctid <> t.ctid) AND NOT ${leaves}`
     : 'false'
   return `INSERT INTO ${staged.check} SELECT s.ord, s.layer, s.kind, CASE
       ${mode === 'preview' ? laterSql(staged, layer) : ''}

@@ -370,3 +370,33 @@ it('what others change between preview and apply is found, and what they hold is
     message: 'table public.t was altered meanwhile',
   })
 })
+
+it('keys of extensions, domains, enums and collations are found by their index', async () => {
+  await using one = await subject(
+    'CREATE EXTENSION citext',
+    `CREATE COLLATION alike (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`,
+    `CREATE TYPE mood AS ENUM ('sad', 'glad')`,
+    'CREATE DOMAIN short AS varchar(10) NOT NULL CHECK (length(value) > 0)',
+    'CREATE TABLE c1 (k citext PRIMARY KEY, v int)',
+    'CREATE TABLE c2 (k text COLLATE alike PRIMARY KEY, v text COLLATE alike)',
+    'CREATE TABLE c3 (m mood, d short, b bytea, v text COLLATE "C", PRIMARY KEY (d, m))',
+    'CREATE TABLE c4 (k text COLLATE "C" PRIMARY KEY, c1 citext REFERENCES c1 ON UPDATE CASCADE)',
+    ...['c1', 'c2', 'c3', 'c4'].map((table) => `ALTER TABLE ${table} REPLICA IDENTITY FULL`),
+    `INSERT INTO c1 VALUES ('Abc', 1), ('def', 2)`,
+    `INSERT INTO c2 VALUES ('Abc', 'V'), ('def', 'w')`,
+    `INSERT INTO c3 VALUES ('sad', 'a', '\\x00', 'x'), ('glad', 'a', NULL, NULL), ('sad', 'b', NULL, 'y')`,
+    `INSERT INTO c4 VALUES ('é', 'ABC'), ('z', NULL)`,
+  )
+  await thereAndBack(
+    one,
+    ['c1', 'c2', 'c3', 'c4'],
+    // A key that is equal, and reads otherwise.
+    `UPDATE c1 SET k = 'ABC', v = v + 1 WHERE k = 'abc'`,
+    `UPDATE c2 SET v = 'v' WHERE k = 'ABC'`,
+    `DELETE FROM c2 WHERE k = 'DEF'`,
+    `UPDATE c3 SET m = 'glad' WHERE d = 'b'`,
+    `DELETE FROM c3 WHERE d = 'a' AND m = 'glad'`,
+    `UPDATE c4 SET c1 = 'def' WHERE k = 'z'`,
+    `DELETE FROM c4 WHERE k = 'é'`,
+  )
+})
