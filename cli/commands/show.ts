@@ -15,7 +15,6 @@ import type { Context } from '../context.ts'
 import { bytes, count, plural, printable } from '../format.ts'
 import { parseLimit, parseList } from '../options.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
-import { undoHint } from './undo.ts'
 
 interface Options {
   readonly table?: readonly string[]
@@ -49,7 +48,7 @@ async function show(context: Context, options: Options, [word = '']: readonly st
   const { entry, timeline } = found
   out.data([heading(found), ...countsInWords(found), '', ...grouped(changes)].join('\n').replace(/\n+$/, ''))
   if (hasMore) out.say(`only the first ${count(options.limit)} changes are shown; --limit shows more`)
-  out.say(await undoHint(context, [found]))
+  out.say(await nextStep(context, found))
   out.document({
     source,
     repository: repository.storage.url,
@@ -66,6 +65,15 @@ async function show(context: Context, options: Options, [word = '']: readonly st
     changes: changes.map(changeJson),
     has_more_changes: hasMore,
   })
+}
+
+/** What to type to be rid of it. Rows that a truncation took, and what was dropped, are not in the stream. */
+async function nextStep(context: Context, { entry }: FoundTransaction): Promise<string> {
+  const same = await context.sameFlags()
+  const mayBeUndone = (entry.ddlCount ?? 0) === 0 && entry.counts.every(([, , , , truncates]) => truncates === 0)
+  return mayBeUndone
+    ? `undo: walback undo tx:${entry.xid}${same}`
+    : `to just before it: walback restore --before-tx ${entry.xid} --into NEWDB${same}`
 }
 
 async function readSome(

@@ -1,6 +1,9 @@
+import { createWriteStream } from 'node:fs'
+import { pipeline } from 'node:stream/promises'
 import { Option } from 'commander'
 import {
   type Conninfo,
+  codeOf,
   describeConninfo,
   type FoundTransaction,
   findTransactions,
@@ -27,6 +30,7 @@ interface Options {
   readonly showConflicts?: boolean
   readonly intoUrl?: string
   readonly apply?: boolean
+  readonly sql?: string | true
 }
 
 export const addUndo: AddCommand = (program, bind) => {
@@ -46,13 +50,15 @@ export const addUndo: AddCommand = (program, bind) => {
     )
     .option('--show-conflicts', 'list the rows that stand in the way')
     .option('--into-url <url>', 'another database than the source, such as a restored one')
+    .option('--sql [file]', 'write it as SQL, to a new file or to standard output (-), and do nothing')
     .option('--apply', 'do it, in one transaction, after asking')
     .action(bind<Options>(undo))
 }
 
-async function undo(context: Context, options: Options, words: readonly string[]): Promise<number | undefined> {
+async function undo(context: Context, options: Options, given: readonly string[]): Promise<number | undefined> {
   const { out, signal } = context
-  const names = words.map(parseTransactionName)
+  const names = given.map(parseTransactionName)
+  const file = sqlFileOf(context, options)
   const conninfo = await targetOf(context, options)
   const progress = { rows: 0 }
   const { repository, source, passedOver, value } = await readFirst(context, async (opened) => {
@@ -81,12 +87,19 @@ async function undo(context: Context, options: Options, words: readonly string[]
     on_conflict: options.onConflict,
   }
   const preview = await work.preview()
-  out.data(previewInWords(preview, value.found, conninfo))
+  const words = previewInWords(preview, value.found, conninfo)
+  if (file === '-') out.say(words)
+  else out.data(words)
   if (options.showConflicts) out.data(preview.shown.map(conflictInWords).join('\n'))
   const stops = options.onConflict === 'abort' && preview.conflicts > 0
+  if (file !== undefined && !stops) {
+    await writeScript(context, work.script(options.onConflict), file)
+    out.document({ ...head, ...reportJson(preview), applied: null, sql: file })
+    return
+  }
   if (!options.apply || stops) {
     out.document({ ...head, ...reportJson(preview), applied: null })
-    out.say(await nextStep(context, options, words, preview))
+    out.say(await nextStep(context, options, given, preview))
     return stops ? 23 : undefined
   }
   await context.confirm(`Undo ${plural(value.found.length, 'transaction')} in ${describeConninfo(conninfo)}?`, {
@@ -102,6 +115,29 @@ async function undo(context: Context, options: Options, words: readonly string[]
   out.result(doneInWords(report))
   out.document({ ...head, ...reportJson(report), applied: { xid: report.xid } })
   return
+}
+
+/** Where the SQL goes; undefined: nowhere. */
+function sqlFileOf(context: Context, { sql, apply }: Options): string | undefined {
+  if (sql === undefined) return undefined
+  const file = sql === true ? '-' : sql
+  const against = apply ? '--apply' : file === '-' && context.out.json ? '--json' : undefined
+  if (against === undefined) return file === '-' ? file : context.path(file)
+  throw new WalbackError('usage', `--sql${against === '--json' ? ' to standard output' : ''} excludes ${against}`, {
+    hint: against === '--json' ? 'name a file: --sql undo.sql' : '--sql does nothing but write',
+  })
+}
+
+async function writeScript({ out }: Context, script: AsyncIterable<string>, file: string): Promise<void> {
+  if (file === '-') {
+    for await (const piece of script) out.data(piece)
+    return
+  }
+  await pipeline(script, createWriteStream(file, { flags: 'wx', mode: 0o600 })).catch((error: unknown) => {
+    if (codeOf(error) !== 'EEXIST') throw error
+    throw new WalbackError('refused', `${file} is there already`, { cause: error, hint: 'name a new file' })
+  })
+  out.say(`nothing was changed: the undo is in ${file}, for psql -f`)
 }
 
 async function targetOf(context: Context, { intoUrl }: Options): Promise<Conninfo> {
@@ -222,9 +258,3 @@ const reportJson = ({ tables, conflicts, shown }: UndoReport): Record<string, un
   conflicts,
   shown_conflicts: shown,
 })
-
-/** What to type to undo these. */
-export async function undoHint(context: Context, found: readonly FoundTransaction[]): Promise<string> {
-  const names = found.map(({ entry }) => `tx:${entry.xid}`).join(' ')
-  return `undo: walback undo ${names}${await context.sameFlags()}`
-}

@@ -1,9 +1,11 @@
 /** The changes of one transaction, read out of the blocks that hold it. */
 
 import { WalbackError } from '../base/errors.ts'
+import { nearest } from '../base/nearest.ts'
 import { decompressBlock } from '../codec/block.ts'
 import { formatLsn } from '../model/lsn.ts'
 import { parseBegin } from '../model/pgoutput.ts'
+import { matchTables } from '../model/selection.ts'
 import { type Change, ChangeReader } from '../repository/change-reader.ts'
 import { type ContainerReference, readFrames } from '../repository/container.ts'
 import { fetchObject, loadParts } from '../repository/load-segments.ts'
@@ -38,6 +40,33 @@ export async function* readTransaction(
     if (reader.isOver) return
   }
   throw new WalbackError('corrupt', `${segment.key} does not hold transaction ${entry.xid}, which its trailer names`)
+}
+
+/** Which of a transaction's tables are meant, by their ids on the source; all, where no pattern is given. */
+export function chosenRelations(
+  { segment, entry }: FoundTransaction,
+  patterns: readonly string[] | undefined,
+): ReadonlySet<number> {
+  const matches = patterns === undefined ? () => true : matchTables(patterns)
+  return new Set(tablesIn({ segment, entry }).flatMap((table) => (matches(table) ? [table.oid] : [])))
+}
+
+const tablesIn = ({ segment, entry }: Pick<FoundTransaction, 'segment' | 'entry'>) =>
+  entry.counts.flatMap(([place]) => segment.trailer.tables[place] ?? [])
+
+/** A pattern that fits no table of the transactions is a mistake. */
+export function refuseUnknownTables(found: readonly FoundTransaction[], patterns: readonly string[] = []): void {
+  const tables = found.flatMap(tablesIn)
+  for (const pattern of patterns) {
+    if (tables.some(matchTables([pattern]))) continue
+    const names = [...new Set(tables.map(({ schema, name }) => `${schema}.${name}`))]
+    const meant = nearest(pattern, pattern.includes('.') ? names : tables.map(({ name }) => name))
+    const xids = found.map(({ entry }) => entry.xid).join(', ')
+    throw new WalbackError('usage', `transaction ${xids} has no rows of ${JSON.stringify(pattern)}`, {
+      hint:
+        meant === undefined ? `it has rows of ${names.slice(0, 8).join(', ') || 'no table'}` : `did you mean ${meant}?`,
+    })
+  }
 }
 
 /** Blocks are counted through the parts and then the segment. */

@@ -2,9 +2,8 @@
 
 import { nameDecoder } from '../model/encoding.ts'
 import { type RelationMessage, type RowMessage, type Tuple, unchanged, type Value } from '../model/pgoutput.ts'
-import { matchTables } from '../model/selection.ts'
 import type { Repository } from '../repository/repository.ts'
-import { readTransaction, type TransactionChange } from './changes.ts'
+import { chosenRelations, readTransaction, refuseUnknownTables, type TransactionChange } from './changes.ts'
 import type { FoundTransaction } from './find-transaction.ts'
 
 /** Text, NULL, or `unchanged`: a long value that an update left alone, and that the server did not send. */
@@ -37,16 +36,14 @@ export async function* showTransaction(
   found: FoundTransaction,
   options: { readonly tables?: readonly string[] | undefined; readonly signal?: AbortSignal | undefined } = {},
 ): AsyncGenerator<ShownChange> {
-  const matches = options.tables === undefined ? undefined : matchTables(options.tables)
-  const chosen = new Set(
-    found.segment.trailer.tables.flatMap((table) => (matches?.(table) === false ? [] : [table.oid])),
-  )
+  refuseUnknownTables([found], options.tables)
+  const chosen = chosenRelations(found, options.tables)
   const decode = nameDecoder(found.timeline.encoding)
   const blocks = readTransaction(repository, found, { isWanted: (oid) => chosen.has(oid), signal: options.signal })
   for await (const block of blocks) {
     for (const change of block) {
       const shown = shownChange(change, decode)
-      if (shown !== undefined && (matches === undefined || shown.kind !== 'ddl')) yield shown
+      if (shown !== undefined && (options.tables === undefined || shown.kind !== 'ddl')) yield shown
     }
   }
 }

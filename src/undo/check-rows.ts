@@ -70,8 +70,9 @@ function keyedSql(staged: StagedTable, layer: number, mode: Mode): string {
   // A row of the same layer that has the key now, and leaves it.
   const leaves = `EXISTS (SELECT FROM ${staged.stage} m WHERE m.layer ${mode === 'preview' ? '>=' : '='} ${layer}
       AND m.nkey = s.okey AND m.okey IS DISTINCT FROM m.nkey)`
+  // A key may be equal and read otherwise (citext): then it is the row itself that has it.
   const isTaken = staged.hasMoves
-    ? `s.okey <> s.nkey AND EXISTS (SELECT FROM ONLY ${staged.sql} w WHERE ${matchesOld(staged)}) AND NOT ${leaves}`
+    ? `s.okey <> s.nkey AND EXISTS (SELECT FROM ONLY ${staged.sql} w WHERE ${matchesOld(staged)} AND w.ctid <> t.ctid) AND NOT ${leaves}`
     : 'false'
   return `INSERT INTO ${staged.check} SELECT s.ord, s.layer, s.kind, CASE
       ${mode === 'preview' ? laterSql(staged, layer) : ''}
@@ -93,7 +94,7 @@ function laterSql(staged: StagedTable, layer: number): string {
   const agrees = staged.table.columns
     .map((_, index) => {
       const [own, other] = [`substr(s.marks, ${index + 1}, 1)`, `substr(m.marks, ${index + 1}, 1)`]
-      return `(${own} NOT IN ('x', 'k') OR ${other} NOT IN ('x', 'k', '=') OR s.n${index + 1} IS NOT DISTINCT FROM m.o${index + 1})`
+      return `(${own} NOT IN ('x', 'k') OR ${other} NOT IN ('x', 'k', '=') OR ${same([staged.now(index)], [staged.old(index, 'm')])})`
     })
     .join(' AND ')
   const later = `FROM ${staged.stage} m WHERE m.layer > s.layer AND m.okey = s.nkey ORDER BY m.layer LIMIT 1`

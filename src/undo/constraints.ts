@@ -46,10 +46,9 @@ const done = (staged: StagedTable, policy: Policy): string =>
 /** Rows that were put back need the rows that they refer to; these are kept from going until the end. */
 async function checkParents(client: pg.Client, staged: StagedTable, key: ForeignKey, policy: Policy): Promise<void> {
   const places = key.columns.map(({ child }) => staged.table.columns.findIndex(({ name }) => name === child))
-  // A column that was added since, or is computed: what it refers to is not what was undone.
-  if (places.includes(-1)) return
+  if (places.includes(-1)) return await checkAll(client, key)
   const value = (index: number): string =>
-    `(CASE substr(s.marks, ${index + 1}, 1) WHEN '=' THEN s.n${index + 1} ELSE s.o${index + 1} END)::${staged.table.columns[index]?.type}`
+    `(CASE substr(s.marks, ${index + 1}, 1) WHEN '=' THEN ${staged.now(index)} ELSE ${staged.old(index)} END)`
   const refers = places.map((index) => `${value(index)} IS NOT NULL`).join(' AND ')
   const isChanged = places.map((index) => `substr(s.marks, ${index + 1}, 1) IN ('x', 'k')`).join(' OR ')
   const holds = key.columns
@@ -86,7 +85,7 @@ const remains = (
 /** Rows that were taken out, or got their key back, must not be referred to any more. */
 async function checkChildren(client: pg.Client, staged: StagedTable, key: ForeignKey, policy: Policy): Promise<void> {
   const places = key.columns.map(({ parent }) => staged.table.columns.findIndex(({ name }) => name === parent))
-  if (places.includes(-1)) return
+  if (places.includes(-1)) return await checkAll(client, key)
   const isChanged = places.map((index) => `substr(s.marks, ${index + 1}, 1) = 'x'`).join(' OR ')
   const refers = key.columns
     .map(({ child, operator }, n) => `${staged.now(places[n] as number)} ${operator} f.${quoteIdent(child)}`)
@@ -102,6 +101,23 @@ async function checkChildren(client: pg.Client, staged: StagedTable, key: Foreig
   )
   if (left === 0) return
   throw violated(key, `${left} rows of ${nameIn(key.child)} refer to rows of ${staged.name} that would be gone`)
+}
+
+/** A column that was added since, or that the server computes, is not in what was undone: every row is looked at. */
+async function checkAll(client: pg.Client, key: ForeignKey): Promise<void> {
+  const refers = key.columns.map(({ child }) => `f.${quoteIdent(child)} IS NOT NULL`).join(' AND ')
+  const holds = key.columns
+    .map(({ child, parent, operator }) => `p.${quoteIdent(parent)} ${operator} f.${quoteIdent(child)}`)
+    .join(' AND ')
+  const missing = await count(
+    client,
+    `SELECT count(*) FROM ${qualified(key.child)} f WHERE ${refers} AND NOT EXISTS (SELECT FROM ${qualified(key.parent)} p WHERE ${holds})`,
+  )
+  if (missing === 0) return
+  throw violated(
+    key,
+    `${missing} rows of ${nameIn(key.child)} refer to rows of ${nameIn(key.parent)} that are not there`,
+  )
 }
 
 const nameIn = ({ schema, name }: { readonly schema: string; readonly name: string }): string => `${schema}.${name}`

@@ -4,15 +4,16 @@ import type { FoundTransaction } from '../history/find-transaction.ts'
 import { formatLsn, parseLsn } from '../model/lsn.ts'
 import { copyIn, copyOut, wholeLines } from '../postgres/copy.ts'
 import { copyOptions } from '../postgres/row-session.ts'
+import type { BaseTable } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import { planRestore, type RestorePlan } from '../restore/plan.ts'
 import { underLease } from '../restore/reading-lease.ts'
 import { readChanges } from '../restore/stream.ts'
 import { EarlierRows, keyNames } from './earlier-rows.ts'
-import { quoted, type StagedTable } from './staged-table.ts'
+import { quoted, type StagedTable, same } from './staged-table.ts'
 
 export interface FillOptions {
-  /** Of how many rows the old values are looked for at a time. */
+  /** Of how many rows the old values are looked for at a time, at most. */
   readonly rowsAtOnce: number
   readonly signal?: AbortSignal | undefined
 }
@@ -85,21 +86,24 @@ async function fillSome(
 ): Promise<boolean> {
   const { encoding } = plan.timeline
   const wanted: { readonly staged: StagedTable; readonly rows: EarlierRows }[] = []
-  let left = options.rowsAtOnce
+  let [left, memory] = [options.rowsAtOnce, roundMemory_bytes]
   for (const staged of tables) {
-    if (left <= 0) break
     const base = plan.base.tables.find(({ oid }) => oid === staged.table.relation.oid)
+    const row_bytes = usualRow(base)
+    const most = Math.min(left, Math.floor(memory / row_bytes))
+    if (most <= 0) break
     const rows = new EarlierRows(staged.table, base)
     const keys = keyNames(staged.table).map((name) => `s.o${staged.indexOf(name) + 1}`)
     // A row that has been looked for, and not found, is not looked for again.
     const sql = `COPY (SELECT s.ord, ${keys.join(', ')} FROM ${staged.stage} s WHERE ${isLacking(layers)} AND NOT ${hasEarlier(staged, layers)}
-      AND s.ord >= ${staged.sought} ORDER BY s.ord LIMIT ${left}) TO STDOUT ${copyOptions(encoding)}`
+      AND s.ord >= ${staged.sought} ORDER BY s.ord LIMIT ${most}) TO STDOUT ${copyOptions(encoding)}`
     let last: string | undefined
     for await (const lines of wholeLines(copyOut(client, sql, options.signal)))
       for (const line of lines.toString('latin1', 0, lines.length - 1).split('\n')) {
         last = line.slice(0, line.indexOf('\t'))
         rows.ask(line.slice(last.length + 1))
         left--
+        memory -= row_bytes
       }
     if (last === undefined) continue
     staged.sought = Number(last) + 1
@@ -119,6 +123,15 @@ async function fillSome(
   return true
 }
 
+/** What the rows that are looked for at a time may take together. */
+const roundMemory_bytes = 128 << 20
+
+/** What one takes here: its line, as rows of the base are long, and what it costs to look it up. */
+function usualRow(base: BaseTable | undefined): number {
+  const stored_bytes = base?.pieces.reduce((sum, { size_bytes }) => sum + size_bytes, 0) ?? 0
+  return 300 + (base === undefined || base.rows === 0 ? 300 : Math.ceil((3 * stored_bytes) / base.rows))
+}
+
 const isLacking = ({ from, to }: Layers): string =>
   `s.layer >= ${from} AND s.layer < ${to} AND strpos(s.marks, '?') > 0`
 
@@ -136,15 +149,21 @@ async function store(
   encoding: string,
   signal: AbortSignal,
 ): Promise<void> {
-  const columns = rows.columns.map((name) => `${quoted({ name })} text`)
+  const typeOf = (name: string): string => staged.table.columns[staged.indexOf(name)]?.type ?? 'text'
+  const columns = rows.columns.map((name) => `${quoted({ name })} ${typeOf(name)}`)
   await client.query(`CREATE TEMP TABLE walback_old (${columns.join(', ')})`)
   await copyIn(client, `COPY pg_temp.walback_old FROM STDIN ${copyOptions(encoding)}`, lines(rows.found()), signal)
   await client.query('ANALYZE pg_temp.walback_old')
-  const isSame = keyNames(staged.table).map((name) => `v.${quoted({ name })} = s.o${staged.indexOf(name) + 1}`)
-  const value = (name: string): string => (rows.columns.includes(name) ? `v.${quoted({ name })}` : 'NULL')
+  const keys = keyNames(staged.table)
+  const isSame = same(
+    keys.map((name) => `v.${quoted({ name })}`),
+    keys.map((name) => staged.old(staged.indexOf(name))),
+  )
+  const value = (name: string): string =>
+    rows.columns.includes(name) ? `v.${quoted({ name })}` : `NULL::${typeOf(name)}`
   await client.query(
     `UPDATE ${staged.stage} s SET ${setsFrom(staged, value)} FROM pg_temp.walback_old v
-      WHERE ${isLacking(layers)} AND NOT ${hasEarlier(staged, layers)} AND ${isSame.join(' AND ')}`,
+      WHERE ${isLacking(layers)} AND NOT ${hasEarlier(staged, layers)} AND ${isSame}`,
   )
   await client.query('DROP TABLE pg_temp.walback_old')
 }
@@ -154,13 +173,13 @@ function setsFrom({ table }: StagedTable, value: (name: string) => string): stri
   const mark = (index: number): string => `substr(s.marks, ${index + 1}, 1)`
   const marks = table.columns.map(
     ({ name }, index) => `CASE ${mark(index)} WHEN '?' THEN CASE WHEN s.kind = 'i' THEN 'k'
-      WHEN ${value(name)} IS NOT DISTINCT FROM s.n${index + 1} THEN '=' ELSE 'x' END WHEN 'u' THEN '=' ELSE ${mark(index)} END`,
+      WHEN ${same([value(name)], [`s.n${index + 1}`])} THEN '=' ELSE 'x' END WHEN 'u' THEN '=' ELSE ${mark(index)} END`,
   )
   const values = table.columns.flatMap(({ name }, index) => [
     `o${index + 1} = CASE WHEN ${mark(index)} IN ('?', 'u') THEN ${value(name)} ELSE s.o${index + 1} END`,
     `n${index + 1} = CASE WHEN ${mark(index)} = 'u' THEN ${value(name)} ELSE s.n${index + 1} END`,
   ])
-  return [`marks = concat(${marks.join(', ')})`, ...values].join(', ')
+  return [`marks = array_to_string(ARRAY[${marks.join(', ')}]::text[], '')`, ...values].join(', ')
 }
 
 /** Layer by layer: rows that an earlier one of the same transaction touched had been as that left them. */

@@ -55,10 +55,19 @@ export async function countStates(client: pg.Client, { table, check }: StagedTab
   }
 }
 
+export async function hasConflicts(client: pg.Client, { check }: StagedTable, layer: number): Promise<boolean> {
+  const { rows } = await client.query(
+    `SELECT FROM ${check} WHERE layer = ${layer} AND state NOT IN ('ok', 'already') LIMIT 1`,
+  )
+  return rows.length > 0
+}
+
 export async function conflictsOf(client: pg.Client, staged: StagedTable, limit: number): Promise<Conflict[]> {
   const { table, stage, check } = staged
   const shown = table.key?.map(({ column }) => column) ?? table.columns
-  const value = (index: number): string => `CASE s.kind WHEN 'i' THEN s.o${index + 1} ELSE s.n${index + 1} END`
+  const text = (value: string): string => `CASE WHEN num_nulls(${value}) = 0 THEN concat(${value}) END`
+  const value = (index: number): string =>
+    `CASE s.kind WHEN 'i' THEN ${text(staged.old(index))} ELSE ${text(staged.now(index))} END`
   const pairs = shown.map((column) => `${value(table.columns.indexOf(column))} AS ${quoted(column)}`)
   const { rows } = await client.query<{ kind: Kind; state: Conflict['state']; row: Record<string, string | null> }>(
     `SELECT c.kind::text AS kind, c.state, (SELECT pg_catalog.to_json(r) FROM (SELECT ${pairs.join(', ')}) r) AS row

@@ -33,7 +33,7 @@ interface Entry {
 }
 
 /** What an entry costs beside its values, and a value beside its bytes. */
-const [entryBytes, valueBytes] = [300, 60]
+const [entryBytes, valueBytes] = [400, 120]
 
 /**
  * Folds what a transaction did to the rows of one table: a row that it touched several times is undone once. `keys`: the

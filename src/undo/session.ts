@@ -33,6 +33,7 @@ export async function becomeReplica(client: pg.Client): Promise<boolean> {
   await client.query('SAVEPOINT walback_replica')
   try {
     await client.query('SET LOCAL session_replication_role = replica')
+    await client.query('RELEASE SAVEPOINT walback_replica')
     return true
   } catch (error) {
     if (codeOf(error) !== '42501') throw error
@@ -40,6 +41,17 @@ export async function becomeReplica(client: pg.Client): Promise<boolean> {
     return false
   }
 }
+
+/**
+ * What constraints, generated columns and indexes call may name things without their schema, and count on the
+ * search_path that applications have. pg_catalog comes first, as it does with an empty one.
+ */
+export const setApplicationPath = (client: pg.Client): Promise<unknown> =>
+  client.query(
+    `SELECT set_config('search_path', concat_ws(', ', 'pg_catalog', nullif(reset_val, '')), true) FROM pg_catalog.pg_settings WHERE name = 'search_path'`,
+  )
+
+export const setEmptyPath = (client: pg.Client): Promise<unknown> => client.query(`SET LOCAL search_path = ''`)
 
 /** Runs work in one transaction, which ends as the work says. */
 export async function inTransaction<T>(

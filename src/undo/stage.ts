@@ -1,9 +1,8 @@
 import type pg from 'pg'
 import { WalbackError } from '../base/errors.ts'
-import { readTransaction, type TransactionChange } from '../history/changes.ts'
+import { chosenRelations, readTransaction, type TransactionChange } from '../history/changes.ts'
 import type { FoundTransaction } from '../history/find-transaction.ts'
 import type { RelationMessage } from '../model/pgoutput.ts'
-import { matchTables } from '../model/selection.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { Layers } from './fill-old.ts'
 import { Reversals } from './reversals.ts'
@@ -18,20 +17,6 @@ export interface StageOptions {
   readonly memory_bytes: number
   readonly onRows?: ((rows: number) => void) | undefined
   readonly signal?: AbortSignal | undefined
-}
-
-/** Which of a transaction's relations are to be undone, by their ids on the source. */
-export function chosenRelations(
-  { segment, entry }: FoundTransaction,
-  tables: readonly string[] | undefined,
-): Set<number> {
-  const matches = tables === undefined ? () => true : matchTables(tables)
-  return new Set(
-    entry.counts.flatMap(([place]) => {
-      const table = segment.trailer.tables[place]
-      return table && matches(table) ? [table.oid] : []
-    }),
-  )
 }
 
 /** Refuses what no undo can bring back: rows that a TRUNCATE took are not in the stream. */

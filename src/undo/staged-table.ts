@@ -14,8 +14,8 @@ export type Kind = 'd' | 'i' | 'u'
 const kindOf = ({ old, now }: Reversal): Kind => (old === undefined ? 'd' : now === undefined ? 'i' : 'u')
 
 /**
- * A table's reversals, brought to the server as text, in a temporary table: from there they are
- * compared and carried out by sets. Layers are folded each by itself, and undone from the last to the first.
+ * A table's reversals, brought to the server by COPY, which reads values as the stream has them, in a temporary table:
+ * from there they are compared and carried out by sets. Layers are folded each by itself, and undone from the last to the first.
  *
  * Columns: `ord` the number of the reversal, `layer`, `kind`, `marks` (a letter for each column), `okey` and `nkey` the
  * hashes of the keys, `o1…` the values that are to be, `n1…` those that the transaction left.
@@ -45,7 +45,14 @@ export class StagedTable {
 
   static async create(client: pg.Client, table: TargetTable, number: number): Promise<StagedTable> {
     const staged = new StagedTable(table, number)
-    const values = ['o', 'n'].flatMap((side) => table.columns.map((_, index) => `${side}${index + 1} text`))
+    if (table.columns.length > mostColumns) {
+      throw new WalbackError('refused', `${staged.name} has more columns than an undo can hold beside each other`, {
+        hint: `${mostColumns} is the most; leave the table out with --table, or restore to before the transaction`,
+      })
+    }
+    const values = ['o', 'n'].flatMap((side) =>
+      table.columns.map(({ type, collation }, index) => `${side}${index + 1} ${type}${collation}`),
+    )
     const columns = ['ord bigint', 'layer int', 'kind "char"', 'marks text', 'okey text', 'nkey text', ...values]
     await client.query(`CREATE TEMP TABLE ${bare(staged.stage)} (${columns.join(', ')}) ON COMMIT PRESERVE ROWS`)
     await client.query(
@@ -87,6 +94,11 @@ export class StagedTable {
         },
       )
     }
+    // Rows are looked up in other layers, and where others move to, one by one; layers are worked through one by one.
+    const isIndexed = this.layers.size > 1 || this.hasMoves
+    for (const key of isIndexed ? ['okey, layer', 'nkey, layer', 'layer'] : [])
+      await client.query(`CREATE INDEX ON ${this.stage} (${key})`)
+    if (isIndexed) await client.query(`CREATE INDEX ON ${this.check} (layer)`)
     await client.query(`ANALYZE ${this.stage}`)
   }
 
@@ -154,10 +166,10 @@ export class StagedTable {
     }
   }
 
-  /** What the server is asked for a column: the live value, and those of the reversal, of the column's type. */
+  /** What the server knows a column by: the live value, and those of the reversal. */
   live = (index: number): string => `t.${quoted(this.column(index))}`
-  old = (index: number, of = 's'): string => `${of}.o${index + 1}::${this.column(index).type}`
-  now = (index: number, of = 's'): string => `${of}.n${index + 1}::${this.column(index).type}`
+  old = (index: number, of = 's'): string => `${of}.o${index + 1}`
+  now = (index: number, of = 's'): string => `${of}.n${index + 1}`
 
   get sql(): string {
     return nameOf(this.table)
@@ -184,6 +196,9 @@ export const same = (left: readonly string[], right: readonly string[]): string 
   left.length === 0 ? 'true' : `${image(left)} = ${image(right)}`
 
 export const image = (values: readonly string[]): string => `(ROW(${values.join(', ')})::text COLLATE "C")`
+
+/** A table has 1,600 at most, and here each column is there twice, beside those of the reversal itself. */
+const mostColumns = 796
 
 const bare = (name: string): string => name.replace('pg_temp.', '')
 const sendable = (row: Row): Tuple => row.map((value: Known) => (typeof value === 'symbol' ? null : value))

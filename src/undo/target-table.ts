@@ -6,8 +6,10 @@ import type { RelationMessage } from '../model/pgoutput.ts'
 /** A column of a table that takes part in an undo. */
 export interface TargetColumn {
   readonly name: string
-  /** Its type, of a domain the type below: what a text is read as. */
+  /** Its type, of a domain the type below: a domain may refuse NULL, which stands for what is not there. */
   readonly type: string
+  /** ` COLLATE …`, if it has one of its own: values are compared under the column's. */
+  readonly collation: string
   /** GENERATED ALWAYS AS IDENTITY: no UPDATE may set it. */
   readonly isAlways: boolean
   /** Where in the rows of the stream its values are. */
@@ -49,6 +51,7 @@ interface Described {
   readonly columns: readonly {
     readonly name: string
     readonly type: string
+    readonly collation: string
     readonly isGenerated: boolean
     readonly isAlways: boolean
   }[]
@@ -85,7 +88,8 @@ function mapped(found: Described, relation: RelationMessage): TargetTable {
   for (const [place, { name }] of relation.columns.entries()) {
     const column = all.find((one) => one.name === name)
     if (column === undefined) dropped.push({ name, place })
-    else if (!column.isGenerated) columns.push({ name, type: column.type, isAlways: column.isAlways, place })
+    else if (!column.isGenerated)
+      columns.push({ name, type: column.type, collation: column.collation, isAlways: column.isAlways, place })
   }
   const added = all.filter(({ name, isGenerated }) => !isGenerated && columns.every((column) => column.name !== name))
   const generated = all.flatMap(({ name, isGenerated }) => (isGenerated ? [name] : []))
@@ -125,6 +129,8 @@ export const nameOf = (table: { readonly schema: string; readonly name: string }
 const describeSql = `
   SELECT c.oid::text AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
     (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname, 'type', pg_catalog.format_type(b.oid, b.modifier),
+        'collation', COALESCE((SELECT pg_catalog.format(' COLLATE %I.%I', o.nspname, l.collname) FROM pg_catalog.pg_collation l
+          JOIN pg_catalog.pg_namespace o ON o.oid = l.collnamespace WHERE l.oid = a.attcollation AND l.collname <> 'default'), ''),
         'isGenerated', a.attgenerated <> '', 'isAlways', a.attidentity = 'a') ORDER BY a.attnum)
       FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL (
         WITH RECURSIVE base (oid, modifier) AS (SELECT a.atttypid, a.atttypmod

@@ -1,5 +1,6 @@
 import type pg from 'pg'
 import { WalbackError } from '../base/errors.ts'
+import { refuseUnknownTables } from '../history/changes.ts'
 import { byCommit, type FoundTransaction } from '../history/find-transaction.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -7,8 +8,9 @@ import { applyRows, type Policy } from './apply-rows.ts'
 import { checkRows, type Mode } from './check-rows.ts'
 import { checkForeignKeys, checkUnique, type ForeignKey, readForeignKeys } from './constraints.ts'
 import { fillOldRows, type Layers } from './fill-old.ts'
-import { type Conflict, conflictsOf, countStates, type UndoTable } from './report.ts'
-import { becomeReplica, inTransaction, openUndoSession } from './session.ts'
+import { type Conflict, conflictsOf, countStates, hasConflicts, type UndoTable } from './report.ts'
+import { scriptFor } from './script.ts'
+import { becomeReplica, inTransaction, openUndoSession, setApplicationPath, setEmptyPath } from './session.ts'
 import { type StageOptions, Staging } from './stage.ts'
 import type { Kind, StagedTable } from './staged-table.ts'
 import { findTable } from './target-table.ts'
@@ -30,7 +32,7 @@ export interface UndoReport {
   readonly xid: bigint | undefined
 }
 
-const undoMemory_bytes = 128 << 20
+const undoMemory_bytes = 64 << 20
 const filledRows = 500_000
 
 /**
@@ -55,6 +57,7 @@ export class Undo implements AsyncDisposable {
     conninfo: Conninfo,
     options: UndoOptions = {},
   ): Promise<Undo> {
+    refuseUnknownTables(transactions, options.tables)
     const client = await openUndoSession(conninfo, options.signal)
     const undo = new Undo(client, options)
     try {
@@ -68,6 +71,8 @@ export class Undo implements AsyncDisposable {
 
   private async stage(repository: Repository, transactions: readonly FoundTransaction[]): Promise<void> {
     await inTransaction(this.client, 'BEGIN', async () => {
+      // Event triggers of the application have nothing to say of our temporary tables.
+      await becomeReplica(this.client)
       const staged: { readonly found: FoundTransaction; readonly layers: Layers }[] = []
       for (const found of transactions) staged.push({ found, layers: await this.staging.add(repository, found) })
       await this.staging.finish()
@@ -113,18 +118,30 @@ export class Undo implements AsyncDisposable {
       await this.prepare()
       for (const layer of this.layers()) {
         await this.check(layer, 'apply')
-        if (policy === 'abort') {
-          const report = await this.report(undefined)
-          if (report.conflicts > 0) return { result: report, commit: false }
-        }
+        if (policy === 'abort' && (await this.hasConflicts(layer)))
+          return { result: await this.report(undefined), commit: false }
+        await setApplicationPath(this.client)
         for (const step of ['d', 'u', 'i'] satisfies Kind[])
           for (const table of this.tables) await applyRows(this.client, table, layer, policy, step)
+        await setEmptyPath(this.client)
       }
       await checkForeignKeys(this.client, this.tables, this.foreignKeys, policy)
       for (const table of this.tables) await checkUnique(this.client, table)
       const { rows } = await this.client.query<{ xid: string }>('SELECT pg_catalog.pg_current_xact_id()::text AS xid')
       return { result: await this.report(BigInt(rows[0]?.xid ?? 0)), commit: true }
     })
+  }
+
+  /** The undo as SQL, in pieces; of rows that stand in the way, what the policy says of them. */
+  async *script(policy: Policy): AsyncGenerator<string> {
+    await this.client.query('BEGIN READ ONLY')
+    try {
+      const layers = this.layers()
+      for (const layer of layers) await this.check(layer, 'preview')
+      yield* scriptFor(this.client, this.tables, layers, { policy, foreignKeys: this.foreignKeys })
+    } finally {
+      await this.client.query('ROLLBACK').catch(() => undefined)
+    }
   }
 
   private layers(): number[] {
@@ -134,6 +151,11 @@ export class Undo implements AsyncDisposable {
 
   private async check(layer: number, mode: Mode): Promise<void> {
     for (const table of this.tables) if (table.layers.has(layer)) await checkRows(this.client, table, layer, mode)
+  }
+
+  private async hasConflicts(layer: number): Promise<boolean> {
+    for (const table of this.tables) if (await hasConflicts(this.client, table, layer)) return true
+    return false
   }
 
   /** Nothing fires that would undo twice what is undone here, and the tables are what they were when this began. */

@@ -24,7 +24,7 @@ export interface UndoRun extends UndoOptions {
   readonly url?: string
 }
 
-async function begin(subject: Subject, xids: readonly string[], options: UndoRun): Promise<Undo> {
+export async function begin(subject: Subject, xids: readonly string[], options: UndoRun): Promise<Undo> {
   const { repository, source } = subject.opened
   const found = await findTransactions(repository, source, xids.map(parseTransactionName))
   return await Undo.begin(repository, found, resolveConninfo(options.url ?? subject.url, {}), options)
@@ -49,6 +49,15 @@ export async function preview(subject: Subject, xids: readonly string[], options
   await subject.opened.catchUp()
   await using work = await begin(subject, xids, options)
   return await work.preview()
+}
+
+/** The same as SQL. */
+export async function scriptOf(subject: Subject, xids: readonly string[], options: UndoRun = {}): Promise<string> {
+  await subject.opened.catchUp()
+  await using work = await begin(subject, xids, options)
+  let script = ''
+  for await (const piece of work.script(options.policy ?? 'abort')) script += piece
+  return script
 }
 
 /** Every row of the tables as text, sorted. */
