@@ -91,22 +91,20 @@ export class DirectoryStorage implements Storage {
   }
 
   private async *walk(folder: string, prefix: string): AsyncGenerator<string> {
-    let entries: { name: string; isDirectory: boolean }[]
+    // Sorted by what follows in the key, so that `a.b` and `a/c` come in the order of whole keys.
+    let names: string[]
     try {
       const found = await readdir(path.join(this.root, folder), { withFileTypes: true })
-      entries = found.map((entry) => ({ name: entry.name, isDirectory: entry.isDirectory() }))
+      names = found.map((entry) => (entry.isDirectory() ? `${entry.name}/` : entry.name)).sort()
     } catch (error) {
       if (codeOf(error) === 'ENOENT' || (codeOf(error) === 'ENOTDIR' && folder !== '')) return
       throw this.failure('list', folder, error)
     }
-    // Sorted by what follows in the key, so that `a.b` and `a/c` come in the order of whole keys.
-    const keyed = entries.map((entry) => ({ ...entry, order: entry.isDirectory ? `${entry.name}/` : entry.name }))
-    keyed.sort((a, b) => (a.order < b.order ? -1 : 1))
-    for (const entry of keyed) {
-      const key = `${folder}${entry.order}`
-      if (entry.isDirectory) {
+    for (const name of names) {
+      const key = `${folder}${name}`
+      if (name.endsWith('/')) {
         if (key.startsWith(prefix) || prefix.startsWith(key)) yield* this.walk(key, prefix)
-      } else if (key.startsWith(prefix) && !entry.name.startsWith(temporaryPrefix)) yield key
+      } else if (key.startsWith(prefix) && !name.startsWith(temporaryPrefix)) yield key
     }
   }
 
