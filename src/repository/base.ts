@@ -13,14 +13,17 @@ export type ObjectReference = z.infer<typeof objectReference>
 
 export const pieceShape = objectReference.extend({ rows: z.number() })
 
+/** One list may be that of many tables. */
+const names: z.ZodType<readonly string[]> = z.array(z.string())
+
 const baseTable = z.object({
   oid: z.number(),
   schema: z.string(),
   name: z.string(),
   /** Columns whose values are stored, in their order: all but generated ones. */
-  columns: z.array(z.string()),
+  columns: names,
   /** The columns' types on the source, as `oid.modifier`: rows of the stream must still have them. */
-  types: z.array(z.string()).optional(),
+  types: names.optional(),
   /** Of a configuration table of an extension: which of its rows are to be restored, as `WHERE …`, or nothing for all. */
   extension: z.object({ condition: z.string() }).optional(),
   /** The partitioned table to load its rows through: a partition by the hash of an enum is another in another database. */

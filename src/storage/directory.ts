@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { type FileHandle, link, mkdir, open, opendir, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { throwIfAborted } from '../base/abort.ts'
@@ -92,15 +92,16 @@ export class DirectoryStorage implements Storage {
 
   private async *walk(folder: string, prefix: string): AsyncGenerator<string> {
     // Sorted by what follows in the key, so that `a.b` and `a/c` come in the order of whole keys.
-    let names: string[]
+    const names: string[] = []
     try {
-      const found = await readdir(path.join(this.root, folder), { withFileTypes: true })
-      names = found.map((entry) => (entry.isDirectory() ? `${entry.name}/` : entry.name)).sort()
+      // Some at a time: all entries of a folder at once, of which it may have tens of thousands, take much more than names.
+      const found = await opendir(path.join(this.root, folder), { bufferSize: entriesAtOnce })
+      for await (const entry of found) names.push(entry.isDirectory() ? `${entry.name}/` : entry.name)
     } catch (error) {
       if (codeOf(error) === 'ENOENT' || (codeOf(error) === 'ENOTDIR' && folder !== '')) return
       throw this.failure('list', folder, error)
     }
-    for (const name of names) {
+    for (const name of names.sort()) {
       const key = `${folder}${name}`
       if (name.endsWith('/')) {
         if (key.startsWith(prefix) || prefix.startsWith(key)) yield* this.walk(key, prefix)
@@ -147,6 +148,7 @@ export class DirectoryStorage implements Storage {
 
 const temporaryPrefix = '.tmp-'
 const readChunkBytes = 1 << 20
+const entriesAtOnce = 1024
 
 /** What somebody else's doing, or waiting, may mend. */
 const passing = new Set([
