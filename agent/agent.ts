@@ -33,6 +33,7 @@ import { BaseKeeper } from './base-keeper.ts'
 import { waitForCalm } from './calm.ts'
 import { type CopierOptions, copyRegularly } from './copier.ts'
 import { Events } from './events.ts'
+import { watchKey } from './key-watch.ts'
 import { outlastStore } from './outlast.ts'
 import { type PrunerOptions, pruneRegularly } from './pruner.ts'
 import { Rehearser } from './rehearser.ts'
@@ -71,8 +72,9 @@ export interface AgentOptions {
   readonly signal: AbortSignal
 }
 
-/** How often the slot and, once that is dropped, the calm are looked for, and how long the store may be in trouble. */
+/** How often the slot, once that is dropped the calm, and the key are looked at, and how long the store may be in trouble. */
 export interface AgentPatience {
+  readonly key_ms?: number
   readonly guard_ms?: number
   readonly calm_ms?: number
   readonly store?: StorePatience
@@ -95,7 +97,10 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   const whileAtWork = AbortSignal.any([signal, ended.signal])
   const pruning = options.prune && pruneRegularly({ ...options, ...options.prune, signal: whileAtWork })
   const copying = options.copies && copyRegularly({ ...options, ...options.copies, signal: whileAtWork })
-  const mayRead = options.repository.key?.mayRead !== false
+  const { key } = repository
+  const every_ms = options.patience?.key_ms ?? keyLooks_ms
+  const watchingKey = key && watchKey({ key, source, every_ms, log, events, signal: whileAtWork })
+  const mayRead = key?.mayRead !== false
   if ((options.verify || options.rehearsal) && !mayRead)
     log.info(
       { source },
@@ -125,7 +130,7 @@ export async function runAgent(given: AgentOptions): Promise<void> {
     await Promise.all([verifier?.close(), rehearser?.close()])
     await watch?.close()
     ended.abort()
-    await Promise.all([pruning, copying])
+    await Promise.all([pruning, copying, watchingKey])
   }
   log.info({ source }, 'stopped')
 }
@@ -277,6 +282,9 @@ async function beginAnew({ conninfo, repository, source, events, signal }: Runni
 }
 
 const again_ms = 5000
+
+/** How long after a rotation what is stored may still be sealed to the generation before. */
+const keyLooks_ms = 60_000
 
 /** Bases that are taken because of unseen changes: at most one in this time. */
 const basesApart_ms = 600_000

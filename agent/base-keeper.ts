@@ -105,7 +105,6 @@ export class BaseKeeper {
   }
 
   private async take(timeline: Timeline): Promise<void> {
-    // Apart, so that the new manifest, large where tables are many, is let go before the archive is read again.
     await this.takeBase(timeline)
     await this.options.onBase()
   }
@@ -139,7 +138,7 @@ export class BaseKeeper {
       {
         source,
         base: base.id,
-        rows: base.tables.reduce((sum, table) => sum + table.rows, 0),
+        rows: base.rows,
         bytes: base.stored_bytes,
       },
       'base backup done',

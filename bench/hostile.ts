@@ -93,8 +93,19 @@ const kinds: Readonly<Record<string, Hostile>> = {
   },
 }
 
-const peak_mib = (child: ChildProcess): number =>
-  Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1] ?? 0) / 1024
+const peak_mib = ({ pid }: { readonly pid?: number | undefined }): number =>
+  Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) / 1024
+
+/** The largest of the processes that a process has started and that are there now. */
+function childPeak_mib({ pid }: ChildProcess): number {
+  let peak = 0
+  for (const child of readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean)) {
+    try {
+      peak = Math.max(peak, peak_mib({ pid: Number(child) }))
+    } catch {}
+  }
+  return peak
+}
 
 function walback(args: readonly string[], url: string, folder: string): ChildProcess {
   const common = ['--db', url, '--repo', folder, '--source', 'hostile', '--yes', '--quiet']
@@ -161,8 +172,10 @@ async function measure(name: string, hostile: Hostile): Promise<void> {
   const agentStarted = performance.now()
   const agent = walback(['agent'], url, folder)
   try {
+    let dumpPeak = 0
     while (!hasBase(folder)) {
       if (agent.exitCode !== null) throw new Error('the agent has ended')
+      dumpPeak = Math.max(dumpPeak, childPeak_mib(agent))
       await delay(50)
     }
     const base_s = (performance.now() - agentStarted) / 1000
@@ -193,7 +206,7 @@ async function measure(name: string, hostile: Hostile): Promise<void> {
     ])
     const wal_mb = Number(rows[0]?.bytes) / 1e6
     console.log(
-      `${name.padEnd(16)} ${wal_mb.toFixed(0)} MB of log, archived ${seconds.toFixed(1)} s after the commit (${(wal_mb / seconds).toFixed(1)} MB/s), peak ${peak_mib(agent).toFixed(0)} MiB; before, with the base, which took ${base_s.toFixed(0)} s, ${basePeak.toFixed(0)} MiB`,
+      `${name.padEnd(16)} ${wal_mb.toFixed(0)} MB of log, archived ${seconds.toFixed(1)} s after the commit (${(wal_mb / seconds).toFixed(1)} MB/s), peak ${peak_mib(agent).toFixed(0)} MiB; before, with the base, which took ${base_s.toFixed(0)} s, ${basePeak.toFixed(0)} MiB, and ${dumpPeak.toFixed(0)} MiB in the process of pg_dump`,
     )
   } finally {
     agent.kill('SIGTERM')

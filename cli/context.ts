@@ -14,11 +14,13 @@ import {
   Repository,
   type RepositoryPlace,
   readAccess,
+  type Storage,
   WalbackError,
   withFilesFrom,
 } from '../src/index.ts'
 import { shellWord } from './format.ts'
 import type { Output } from './output.ts'
+import { askPassphrase } from './passphrase.ts'
 
 /** The flags that every command has. */
 export interface CommonFlags {
@@ -31,6 +33,8 @@ export interface CommonFlags {
   readonly quiet?: boolean
   readonly verbose?: boolean
   readonly yes?: boolean
+  /** False: nothing is asked, as where there is no terminal. */
+  readonly input?: boolean
   readonly color?: boolean
   readonly tz?: string
 }
@@ -55,6 +59,7 @@ export class Context {
   readonly flags: CommonFlags
   readonly world: World
   readonly out: Output
+  private typed: string | undefined
   private known: { readonly config: Config | undefined; readonly settings: Effective } | undefined
 
   constructor(flags: CommonFlags, world: World, out: Output) {
@@ -69,7 +74,7 @@ export class Context {
 
   /** Whether there is a person to ask. */
   get isInteractive(): boolean {
-    return Boolean(this.world.stdin.isTTY && this.world.stderr.isTTY) && !this.out.json
+    return Boolean(this.world.stdin.isTTY && this.world.stderr.isTTY) && !this.out.json && this.flags.input !== false
   }
 
   /** Reads the configuration once; with both --db and --repo and no -c none is needed, and none is read. */
@@ -134,15 +139,23 @@ export class Context {
     return url === '' || /^[a-z][a-z0-9+.-]+:/i.test(url) ? url : this.path(url)
   }
 
-  /** What opens the repositories, if anything was given that does. */
-  async access(): Promise<Access | undefined> {
+  /**
+   * What opens the repository in a store: what was given; or, where that is nothing, a passphrase that is asked for, once,
+   * if there is somebody to ask and it is one that a passphrase opens.
+   */
+  async access(storage: Storage): Promise<Access | undefined> {
     const { encryption } = await this.settings()
-    return readAccess(withFilesFrom(this.world.cwd, encryption))
+    const given = await readAccess(withFilesFrom(this.world.cwd, encryption))
+    if (given?.credential !== undefined || !this.isInteractive) return given
+    // What is wrong with the store is told by who opens it next.
+    if (!(await Repository.takesPassphrase(storage).catch(() => false))) return given
+    this.typed ??= await askPassphrase(this.world, `passphrase of the repository at ${storage.url}: `)
+    return this.typed === '' ? given : { ...given, credential: { kind: 'passphrase', passphrase: this.typed } }
   }
 
   async openRepository(url?: string): Promise<Repository> {
     const storage = openStorage(url ?? (await this.requireRepositoryUrl()), this.world.env)
-    return Repository.open(storage, await this.access())
+    return Repository.open(storage, await this.access(storage))
   }
 
   /** A repository and the one source in it that is meant: named, the database's, or the only one there. */
@@ -193,7 +206,10 @@ export class Context {
     if (this.flags.yes) return
     if (!this.isInteractive) {
       throw new WalbackError('refused', `${question.replace(/\?$/, '')}: not confirmed`, {
-        hint: 'there is no terminal to ask on: add --yes',
+        hint:
+          this.flags.input === false
+            ? 'with --no-input nothing is asked: add --yes'
+            : 'there is no terminal to ask on: add --yes',
         facts,
       })
     }

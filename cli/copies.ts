@@ -85,7 +85,7 @@ export async function copyFindings(context: Context, source: string): Promise<Fi
   const [first, ...others] = await context.requirePlaces()
   if (others.length === 0) return []
   const storage = openStorage(first.url, context.world.env)
-  const repository = await Repository.find(storage, await context.access()).catch(() => undefined)
+  const repository = await Repository.find(storage, await context.access(storage)).catch(() => undefined)
   if (repository === undefined) return []
   const copies = await lookAtCopies(context, repository, source).catch((error: unknown) => {
     if (context.signal.aborted) throw error

@@ -23,7 +23,7 @@ export const point = (at: Point): { lsn: string; time: string } => ({
   time: formatTime(at.time),
 })
 
-export const baseTime = (base: BaseManifest): Point['time'] => micros(BigInt(base.time))
+export const baseTime = (base: Pick<BaseManifest, 'time'>): Point['time'] => micros(BigInt(base.time))
 /** By the clock of the machine that took it, which may have been set back meanwhile. */
 export const duration_ms = (base: BaseManifest): number =>
   Math.max(0, Date.parse(base.finished) - Date.parse(base.started))

@@ -80,6 +80,7 @@ function programFor(world: World, bind: Bind): Command {
     .option('-q, --quiet', 'data and errors only')
     .option('-v, --verbose', 'more words, and the stack of an error')
     .option('-y, --yes', 'do not ask')
+    .option('--no-input', 'ask nothing, also on a terminal: what would be asked fails')
     .option('--no-color', 'no colour (also NO_COLOR)')
     .option('--tz <zone>', 'zone of times that name none, such as Europe/Berlin')
   for (const add of commands) add(program, bind)

@@ -119,7 +119,6 @@ async function full(context: Context, { jobs, maxRate, maxSnapshotAge, yieldAfte
     )
   }
   const duration_ms = Math.round(performance.now() - started)
-  const rows = base.tables.reduce((sum, table) => sum + table.rows, 0)
   out.result(
     `backup ${base.id}  ${bytes(base.raw_bytes)} -> ${bytes(base.stored_bytes)} in ${duration(duration_ms)}, snapshot at ${base.lsn}`,
   )
@@ -131,8 +130,8 @@ async function full(context: Context, { jobs, maxRate, maxSnapshotAge, yieldAfte
     timeline: base.timeline,
     lsn: base.lsn,
     time: formatTime(micros(BigInt(base.time))),
-    tables: base.tables.length,
-    rows,
+    tables: base.tables,
+    rows: base.rows,
     raw_bytes: base.raw_bytes,
     stored_bytes: base.stored_bytes,
     published: published.added,

@@ -104,7 +104,7 @@ async function withSource<T>(context: Context, options: Options, work: (session:
   const { source, suggested, repositories, guard } = await context.settings()
   const storage =
     repositories === undefined ? undefined : openStorage(await context.requireRepositoryUrl(), context.world.env)
-  const access = await context.access()
+  const access = storage && (await context.access(storage))
   const client = await connect(conninfo, { application: 'walback check', signal })
   try {
     return await work({

@@ -37,7 +37,7 @@ export async function createEncrypted(
     })
   }
   if (key_file !== undefined) await makeKeyFile(context, context.path(key_file))
-  const access = await context.access()
+  const access = await context.access(storage)
   const own = await ownRecipient(access, options.writeOnly ? 'write' : 'full')
   const recipients: Recipient[] = [own]
   for (const [n, recipient] of others.entries())

@@ -111,7 +111,7 @@ async function init(context: Context, options: Options): Promise<undefined> {
 /** A repository that is there; what is said of its encryption must be so. */
 async function lookFor(context: Context, storage: Storage, options: Options): Promise<Repository | undefined> {
   if (!(await Repository.exists(storage))) return undefined
-  const found = await Repository.find(storage, await context.access())
+  const found = await Repository.find(storage, await context.access(storage))
   if (!options.encrypt || found?.key !== undefined) return found
   throw new WalbackError('refused', `the repository at ${storage.url} is there, and is not encrypted`, {
     hint: 'encryption is chosen when a repository is made: give --repo another place',
@@ -120,7 +120,7 @@ async function lookFor(context: Context, storage: Storage, options: Options): Pr
 
 async function create(context: Context, storage: Storage, options: Options): Promise<Repository> {
   if (options.encrypt) return createEncrypted(context, storage, options)
-  return Repository.create(storage, await context.access())
+  return Repository.create(storage, await context.access(storage))
 }
 
 function printSql({ out }: Context, source: string, plan: SetupPlan): void {

@@ -125,7 +125,9 @@ async function rotate(context: Context): Promise<undefined> {
   context.out.say(
     `generation ${record.generation}, ${fingerprint}: for ${plural(key.records.length, 'older generation')} the repository stays as it is`,
   )
-  context.out.say('agents that are running go on with the key that they began with: start them again')
+  context.out.say(
+    'agents that are running follow within a minute; those whose key only writes go on with the one before: start them again',
+  )
   context.out.document({ repository: repository.storage.url, generation: record.generation, fingerprint })
 }
 

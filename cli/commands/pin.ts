@@ -9,7 +9,7 @@ import {
   planRestore,
   type RecoveryTarget,
   type Repository,
-  readManifests,
+  readBaseHeads,
   readPins,
   removePin,
   WalbackError,
@@ -85,7 +85,7 @@ async function pointOfBase(
   source: string,
   id: string,
 ): Promise<Omit<Point, 'note'>> {
-  const bases = await readManifests(repository, source, signal)
+  const bases = await readBaseHeads(repository, source, signal)
   const base = bases.find((one) => one.id === id)
   if (base === undefined) {
     const meant = nearest(

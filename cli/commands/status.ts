@@ -61,7 +61,7 @@ async function status(context: Context): Promise<undefined> {
   out.data(`  proven       ${proofInWords(context, proofs)}`)
   out.data(`  repository   ${repository.storage.url}`)
   for (const copy of copies) out.data(`  copy         ${copyInWords(copy)}`)
-  out.data(`  encryption   ${encryptionInWords(repository.key, await context.access())}`)
+  out.data(`  encryption   ${encryptionInWords(repository.key, await context.access(repository.clear))}`)
   out.document({
     source,
     repository: repository.storage.url,

@@ -11,7 +11,15 @@ import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { noTimeoutsSql, rowSettings } from '../postgres/row-session.ts'
 import { readSourceFacts, type SourceFacts } from '../postgres/source.ts'
-import { type BaseManifest, type BaseTable, objectsOf, storedBytesOf, writeManifest } from '../repository/base.ts'
+import {
+  type BaseHead,
+  type BaseManifest,
+  type BaseTable,
+  headOf,
+  objectsOf,
+  storedBytesOf,
+  writeManifest,
+} from '../repository/base.ts'
 import { removeObjects, type StoredTable } from '../repository/base-progress.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { Timeline } from '../repository/timeline.ts'
@@ -44,6 +52,13 @@ export interface BaseBackupOptions {
   }
   readonly onProgress?: (progress: BaseProgress) => void
   readonly signal?: AbortSignal | undefined
+}
+
+/** What there is to say of a base without the list of its tables. */
+export interface TakenBase extends BaseHead {
+  /** How many there are, and how many rows they have together. */
+  readonly tables: number
+  readonly rows: number
 }
 
 export type BaseProgress =
@@ -81,7 +96,7 @@ export async function takeBase(
   repository: Repository,
   timeline: Timeline,
   options: BaseBackupOptions,
-): Promise<BaseManifest> {
+): Promise<TakenBase> {
   const { signal } = options
   const run = randomBytes(3).toString('hex')
   const application = (conninfo.applicationName ?? 'walback backup').slice(0, 40)
@@ -103,18 +118,11 @@ export async function takeBase(
       options.yieldAfter_ms ?? defaultLimits.yieldAfter_ms,
     )
     const store = new BaseStore({ repository, source: timeline.source, base: claimed.id, run, signal })
-    const backup = new BaseBackup({
-      conninfo: workers,
-      timeline,
-      leader,
-      looker,
-      watch,
-      store,
-      facts,
-      claimed,
-      options,
-    })
-    return await backup.take()
+    const parts = { conninfo: workers, timeline, leader, looker, watch, store, facts, claimed, options }
+    const { base, objects } = await new BaseBackup(parts).take()
+    // By now nothing else is left of what was known of each table, of which there may be tens of thousands.
+    await tidy(parts, base.id, new Set(objects))
+    return base
   } finally {
     await looker?.end().catch(() => undefined)
     await leader.end().catch(() => undefined)
@@ -136,6 +144,12 @@ interface Parts {
   readonly options: BaseBackupOptions
 }
 
+/** A base that is complete, and the keys of what it names. */
+interface Completed {
+  readonly base: TakenBase
+  readonly objects: readonly string[]
+}
+
 /** What a round that ends the base has found. */
 interface Ended {
   readonly held: HeldSnapshot
@@ -152,15 +166,12 @@ class BaseBackup {
   /** Tables that were altered or truncated between snapshot and lock, and so are the first to be read under the next. */
   private hasty: ReadonlySet<number> = new Set()
   private readonly counts = { tables: 0, raw_bytes: 0, rows: 0 }
-  private isLeaderGone = false
   private isBegun: boolean
 
   constructor(parts: Parts) {
     this.parts = parts
     const { conninfo, timeline, leader, looker, watch, store, facts, claimed, options } = parts
-    leader.once('end', () => {
-      this.isLeaderGone = true
-    })
+    const isLeaderGone = endOf(leader)
     this.record = new BaseRecord(store)
     this.isBegun = claimed.stored !== undefined
     for (const table of claimed.stored ?? []) this.done.set(table.oid, table)
@@ -175,7 +186,7 @@ class BaseBackup {
       lockTimeout_ms: options.lockTimeout_ms,
       throttle: options.maxRate === undefined ? undefined : new Throttle(options.maxRate),
       check: () => {
-        if (this.isLeaderGone) throw leaderIsGone()
+        if (isLeaderGone()) throw leaderIsGone()
       },
       onBytes: (bytes) => {
         this.counts.raw_bytes += bytes
@@ -191,7 +202,7 @@ class BaseBackup {
     })
   }
 
-  async take(): Promise<BaseManifest> {
+  async take(): Promise<Completed> {
     const { leader, claimed, options } = this.parts
     if (claimed.stored !== undefined) {
       const raw_bytes = [...this.done.values()].reduce((sum, table) => sum + table.raw_bytes, 0)
@@ -268,7 +279,7 @@ class BaseBackup {
     return false
   }
 
-  private async complete({ held, schema, catalogs, unpublished }: Ended): Promise<BaseManifest> {
+  private async complete({ held, schema, catalogs, unpublished }: Ended): Promise<Completed> {
     const { conninfo, leader, store, timeline, claimed, facts, options } = this.parts
     const largeObjects = await storeLargeObjects(conninfo, leader, held, store, {
       before: () => this.record.flush(),
@@ -300,8 +311,8 @@ class BaseBackup {
     // The session is there yet, and so is our claim.
     await leader.query('COMMIT')
     if (!(await writeManifest(store.repository, manifest))) throw takenOver(claimed.id)
-    await this.tidy(manifest)
-    return manifest
+    const rows = tables.reduce((sum, table) => sum + table.rows, 0)
+    return { base: { ...headOf(manifest), tables: tables.length, rows }, objects: objectsOf(manifest) }
   }
 
   private tableOf(held: HeldSnapshot, table: HeldSnapshot['tables'][number]): BaseTable {
@@ -311,8 +322,8 @@ class BaseBackup {
       oid,
       schema,
       name,
-      columns: [...columns],
-      types: [...types],
+      columns,
+      types,
       ...(extension ? { extension } : {}),
       ...(via ? { via } : {}),
       rows,
@@ -322,23 +333,30 @@ class BaseBackup {
     }
   }
 
-  /** Removes what interrupted attempts have left. The base is whole without that; the next one tries it again. */
-  private async tidy(manifest: BaseManifest): Promise<void> {
-    const { store, claimed } = this.parts
-    const { repository, source } = store
-    const kept = new Set(objectsOf(manifest))
-    try {
-      await removeObjects(repository, source, manifest.id, (key) => kept.has(key))
-      await removeDead(repository, source, claimed.dead)
-    } catch (error) {
-      if (!(error instanceof WalbackError)) throw error
-    }
-  }
-
   private report(): void {
     const { tables, raw_bytes, rows } = this.counts
     this.parts.options.onProgress?.({ phase: 'rows', tables, stored: this.done.size, raw_bytes, rows })
   }
+}
+
+/** Removes what interrupted attempts have left. The base is whole without that; the next one tries it again. */
+async function tidy({ store, claimed }: Parts, base: string, kept: ReadonlySet<string>): Promise<void> {
+  const { repository, source } = store
+  try {
+    await removeObjects(repository, source, base, (key) => kept.has(key))
+    await removeDead(repository, source, claimed.dead)
+  } catch (error) {
+    if (!(error instanceof WalbackError)) throw error
+  }
+}
+
+/** Whether the session has ended, by itself or otherwise; it holds on to nothing but that. */
+function endOf(client: pg.Client): () => boolean {
+  let isGone = false
+  client.once('end', () => {
+    isGone = true
+  })
+  return () => isGone
 }
 
 const beginningOf = ({ timeline, claimed }: Parts) =>

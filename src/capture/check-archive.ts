@@ -3,7 +3,7 @@ import { parseLsn } from '../model/lsn.ts'
 import { fullXid, isVisible, parseSnapshot } from '../model/snapshot.ts'
 import { formatTime, type Micros, micros } from '../model/time.ts'
 import type { SlotState, SourceFacts } from '../postgres/source.ts'
-import { type BaseManifest, readManifests } from '../repository/base.ts'
+import { type BaseHead, readBaseHeads } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { DdlEntry } from '../repository/segment-format.ts'
 import { type Head, listSegments, readHead, readSegment, scanSegments, timeOf } from '../repository/segments.ts'
@@ -18,7 +18,7 @@ export interface Archive {
   readonly head: Head
   /** The server's clock when the archive's end was seen; undefined where nothing is archived yet. */
   readonly time: Micros | undefined
-  readonly lastBase: BaseManifest | undefined
+  readonly lastBase: BaseHead | undefined
   /** Changes that the last base does not have, and of which the stream tells too little, or nothing. */
   readonly unsure: readonly (DdlEntry & { readonly xid: string; readonly time: Micros })[]
   readonly untold: readonly UnseenChange[]
@@ -49,7 +49,7 @@ export async function readArchive(
   const head = await readHead(repository, timeline, signal)
   const last = (await listSegments(repository, timeline, signal)).at(-1)
   const time = last && timeOf((await readSegment(repository, last, signal)).trailer)
-  const lastBase = (await readManifests(repository, source, signal)).findLast((base) => base.timeline === timeline.id)
+  const lastBase = (await readBaseHeads(repository, source, signal)).findLast((base) => base.timeline === timeline.id)
   if (lastBase === undefined) return { timeline, head, time, lastBase, unsure: [], untold: [] }
   const unsure: (DdlEntry & { xid: string; time: Micros })[] = []
   const unseen = new UnseenChanges([lastBase])

@@ -4,7 +4,7 @@ import { parseLsn } from '../model/lsn.ts'
 import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { readSlot } from '../postgres/source.ts'
-import type { BaseManifest } from '../repository/base.ts'
+import type { BaseHead } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import { readHead } from '../repository/segments.ts'
 import { writeHeartbeat } from './heartbeat.ts'
@@ -18,7 +18,7 @@ import { type CaptureSessionOptions, captureUpToNow, requireTimeline } from './s
 export async function completeBase(
   conninfo: Conninfo,
   repository: Repository,
-  base: BaseManifest,
+  base: BaseHead,
   options: CaptureSessionOptions & { readonly patience_ms?: number },
 ): Promise<'captured' | 'streamed'> {
   const patience_ms = options.patience_ms ?? defaultPatience_ms
@@ -59,7 +59,7 @@ export async function completeBase(
 const defaultPatience_ms = 600_000
 const poll_ms = 300
 
-const overtaken = (base: BaseManifest): WalbackError =>
+const overtaken = (base: BaseHead): WalbackError =>
   new WalbackError('gap', `a new timeline was begun while base ${base.id} was taken, so the stream never reaches it`, {
     hint: 'take another: walback backup --full',
   })

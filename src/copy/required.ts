@@ -23,6 +23,8 @@ export class RequiredCopy {
   private readonly from: Repository
   private readonly target: Storage
   private to: Repository | undefined
+  /** The generation of the key that was written with when that was opened. */
+  private generation: number | undefined
 
   constructor(from: Repository, target: Storage) {
     this.from = from
@@ -33,10 +35,10 @@ export class RequiredCopy {
   async level(timeline: Timeline, head: Head, signal: AbortSignal): Promise<void> {
     const { from } = this
     // Anew each time: the key may have been given a generation, or the repository been removed.
-    this.to = await openTarget(from, this.target, signal)
-    if (await this.holds(this.to, timeline, head, signal)) return
-    await copyStream(from, this.to, timeline.source, signal)
-    if (await this.holds(this.to, timeline, head, signal)) return
+    const to = await this.open(signal)
+    if (await this.holds(to, timeline, head, signal)) return
+    await copyStream(from, to, timeline.source, signal)
+    if (await this.holds(to, timeline, head, signal)) return
     throw new WalbackError(
       'storage',
       `the required repository ${this.target.url} could not be brought up to ${formatLsn(head.end)}`,
@@ -50,8 +52,10 @@ export class RequiredCopy {
 
   /** Stores a segment that the repository has just stored, after its parts. */
   async add(timeline: Timeline, segment: SegmentSummary, signal: AbortSignal): Promise<void> {
-    this.to ??= await openTarget(this.from, this.target, signal)
-    const delivery = new Delivery(this.from, this.to, signal, () => undefined)
+    // What is sealed to a new generation of the key is of no use there without that.
+    const isCurrent = this.generation === this.from.key?.newest.number
+    const to = this.to !== undefined && isCurrent ? this.to : await this.open(signal)
+    const delivery = new Delivery(this.from, to, signal, () => undefined)
     try {
       for (const part of segment.trailer.parts) await this.store(delivery, timeline, segment, part)
       await this.store(delivery, timeline, segment, segment)
@@ -67,6 +71,13 @@ export class RequiredCopy {
         },
       )
     }
+  }
+
+  private async open(signal: AbortSignal): Promise<Repository> {
+    const to = await openTarget(this.from, this.target, signal)
+    this.to = to
+    this.generation = this.from.key?.newest.number
+    return to
   }
 
   private async store(

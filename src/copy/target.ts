@@ -12,6 +12,8 @@ import { compareListings } from './compare.ts'
  * first.
  */
 export async function openTarget(from: Repository, target: Storage, signal?: AbortSignal): Promise<Repository> {
+  // What is copied of the key is what lies in the store, which has to be what is known of it here.
+  await from.key?.refresh(signal)
   if ((await findTarget(from, target)) === undefined) {
     await copyKeys(from, target, signal)
     await from.makeCopy(target)

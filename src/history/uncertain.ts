@@ -1,5 +1,5 @@
 import { type Lsn, parseLsn } from '../model/lsn.ts'
-import { type BaseManifest, readManifests } from '../repository/base.ts'
+import { type BaseHead, readBaseHeads } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import { scanSegments, timeOf } from '../repository/segments.ts'
 import type { Timeline } from '../repository/timeline.ts'
@@ -20,7 +20,7 @@ export interface UncertainSpan {
  * `isCutOff`: what follows that end was removed, and the bases behind it say nothing of what was before.
  */
 export function uncertainSpans(
-  bases: readonly BaseManifest[],
+  bases: readonly BaseHead[],
   end: Lsn,
   unseen: UnseenChanges,
   isCutOff = false,
@@ -42,7 +42,7 @@ export async function readUnseen(
   timeline: Timeline,
   signal?: AbortSignal,
 ): Promise<UnseenChange[]> {
-  const bases = await readManifests(repository, timeline.source, signal)
+  const bases = await readBaseHeads(repository, timeline.source, signal)
   const base = bases.findLast((one) => one.timeline === timeline.id)
   if (base === undefined) return []
   const changes = new UnseenChanges([base])

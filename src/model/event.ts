@@ -26,6 +26,9 @@ export const eventKinds = [
   'prune-failed',
   /** A copy of the repository could not be brought up to it; cleared when one is. */
   'repository-behind',
+  /** The key of the repository was rotated, and is followed; or is not, for the reason that is given. */
+  'key-rotated',
+  'key-not-followed',
   /** What a scheduled verification found, and that it could not be carried out; cleared by the next that is well. */
   'verify-damaged',
   'verify-failed',

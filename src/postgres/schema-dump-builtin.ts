@@ -1,211 +1,87 @@
-import type { Socket } from 'node:net'
-import { MessageChannel, Worker } from 'node:worker_threads'
-import type pg from 'pg'
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import type { Readable } from 'node:stream'
+import { fileURLToPath } from 'node:url'
 import { throwIfAborted } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
-import { connect } from './connect.ts'
 import type { Conninfo } from './conninfo.ts'
-import { dumpSettings } from './schema-dump-environment.ts'
-import { MessageBoundaries, message } from './schema-dump-wire.ts'
-import type { WorkerInput, WorkerOutput } from './schema-dump-worker.ts'
+import type { DumpFailure, DumpOrder } from './schema-dump-process.ts'
 
 /** What `@electric-sql/pglite-tools` carries; it dumps servers up to this major. */
 export const builtinVersion = { major: 18, name: 'pg_dump 18.3 (built in)' }
 
 /**
- * Runs the built-in `pg_dump` and gives what it printed; its complaints are thrown as they are.
+ * Runs the built-in `pg_dump` once for each list of arguments, in a process of its own as one of the machine's would
+ * have, and gives what each printed; its complaints are thrown as they are.
  *
- * The session is opened by our own client, so that encryption, authentication, password files and services are those
- * of every other connection. Then the client's socket is lent to `pg_dump`, which is told that it may enter.
- *
- * Abort ends the thread and closes the socket; a lock that the server waits for is given up when its timeout passes.
+ * Abort ends the process, and with it the connection; a lock that the server waits for is given up when its timeout
+ * passes. The process does not outlive this one, whatever ends it.
  */
 export async function runBuiltinPgDump(
   conninfo: Conninfo,
-  args: readonly string[],
+  runs: readonly (readonly string[])[],
   options: { readonly signal?: AbortSignal | undefined } = {},
-): Promise<string> {
+): Promise<string[]> {
   const { signal } = options
-  const client = await connect(conninfo, {
-    application: 'walback schema',
-    settings: { ...dumpSettings, idle_session_timeout: '0' },
-    ...(signal && { signal }),
-  })
-  const abort = (): void => void client.connection.stream.destroy()
-  signal?.addEventListener('abort', abort, { once: true })
-  try {
-    throwIfAborted(signal)
-    const greeting = await greetingFrom(client)
-    await using loan = new SocketLoan(client)
-    return await runWorker({ args, greeting }, loan, signal)
-  } finally {
-    // Awaited, since the session holds locks on every table until the server has seen it off.
-    await client.end().catch(() => undefined)
-    signal?.removeEventListener('abort', abort)
-  }
-}
-
-/** The settings that a server reports to a new client, from which libpq takes the version and the encodings. */
-const reported = [
-  'server_version',
-  'server_encoding',
-  'client_encoding',
-  'standard_conforming_strings',
-  'integer_datetimes',
-  'is_superuser',
-  'session_authorization',
-  'DateStyle',
-  'IntervalStyle',
-  'TimeZone',
-  'application_name',
-]
-
-/** AuthenticationOk, the session's settings, a key that cancels nothing (nobody asks for it), ReadyForQuery. */
-async function greetingFrom(client: pg.Client): Promise<Buffer> {
-  const result = await client.query<{ name: string; value: string }>(
-    'SELECT name, pg_catalog.current_setting(name) AS value FROM pg_catalog.unnest($1::text[]) AS name',
-    [reported],
-  )
-  return Buffer.concat([
-    message('R', Buffer.alloc(4)),
-    ...result.rows.map(({ name, value }) => message('S', Buffer.from(`${name}\0${value}\0`, 'utf8'))),
-    message('K', Buffer.alloc(8)),
-    message('Z', Buffer.from('I')),
-  ])
-}
-
-/** Where an answer ends: ReadyForQuery, or CopyInResponse, after which the client speaks again. */
-const endsAnswer = (type: string | undefined): boolean => type === 'Z' || type === 'G'
-
-/** The socket under an idle client, with the bytes going past the client's own parser until the loan ends. */
-class SocketLoan {
-  readonly #socket: Socket
-  readonly #listeners: ((bytes: Buffer) => void)[]
-  readonly #boundaries = new MessageBoundaries()
-  readonly #answer: Buffer[] = []
-  #waiting: { resolve: (answer: Uint8Array<ArrayBuffer>) => void; reject: (error: Error) => void } | undefined
-
-  constructor(client: pg.Client) {
-    this.#socket = client.connection.stream as Socket
-    this.#listeners = this.#socket.listeners('data') as ((bytes: Buffer) => void)[]
-    for (const listener of this.#listeners) this.#socket.off('data', listener)
-    this.#socket.on('data', this.#onData)
-    this.#socket.on('close', this.#onClose)
-  }
-
-  /** Sends whole messages; gives the answer up to where the client is to speak again, in memory of its own. */
-  ask(bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
-    return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject }
-      if (this.#socket.destroyed) this.#onClose()
-      else this.#socket.write(bytes)
-    })
-  }
-
-  readonly #onData = (bytes: Buffer): void => {
-    this.#answer.push(bytes)
-    const ended = this.#boundaries.push(bytes)
-    // A notice or a changed setting outside an answer waits here for the next one, as it would in libpq's buffer.
-    if (!this.#boundaries.atBoundary || !endsAnswer(ended.at(-1))) return
-    const answer = new Uint8Array(this.#answer.reduce((sum, part) => sum + part.length, 0))
-    let at = 0
-    for (const part of this.#answer.splice(0)) {
-      answer.set(part, at)
-      at += part.length
-    }
-    this.#waiting?.resolve(answer)
-    this.#waiting = undefined
-  }
-
-  readonly #onClose = (): void => {
-    const lastWords = Buffer.concat(this.#answer)
-      .toString('utf8')
-      .match(/\0M([^\0]+)\0/)?.[1]
-    this.#waiting?.reject(new Error(`the server closed the connection${lastWords ? `: ${lastWords}` : ''}`))
-    this.#waiting = undefined
-  }
-
-  /** Gives the socket back. In the middle of an answer the client could make nothing of the rest: it is closed. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#socket.off('data', this.#onData)
-    this.#socket.off('close', this.#onClose)
-    for (const listener of this.#listeners) this.#socket.on('data', listener)
-    if (this.#waiting) this.#socket.destroy()
-  }
-}
-
-async function runWorker(
-  input: Pick<WorkerInput, 'args' | 'greeting'>,
-  loan: SocketLoan,
-  signal: AbortSignal | undefined,
-): Promise<string> {
   throwIfAborted(signal)
-  const { port1: replies, port2: workerReplies } = new MessageChannel()
-  const sent = new Int32Array(new SharedArrayBuffer(4))
-  const workerData: WorkerInput = { ...input, replies: workerReplies, sent }
-  const worker = startWorker(workerData)
-  const reply = (bytes: Uint8Array<ArrayBuffer>): void => {
-    refuseLossyDefinitions(bytes)
-    // Handed over and not copied: of many tables an answer has tens of megabytes.
-    replies.postMessage(bytes, [bytes.buffer])
-    Atomics.add(sent, 0, 1)
-    Atomics.notify(sent, 0)
-  }
-  const aborted = new AbortController()
+  const child = startProcess()
+  const kill = (): void => void child.kill('SIGKILL')
+  signal?.addEventListener('abort', kill, { once: true })
   try {
-    return await new Promise<string>((resolve, reject) => {
-      signal?.addEventListener('abort', () => reject(new Error('aborted')), { signal: aborted.signal })
-      worker.on('error', reject)
-      worker.on('exit', (code) => reject(new Error(`its thread ended with code ${code}`)))
-      worker.on('message', (output: WorkerOutput) => {
-        if (output.kind === 'query') loan.ask(output.bytes).then(reply).catch(reject)
-        else if (output.kind === 'dumped') resolve(output.sql)
-        else reject(new Error(output.message))
-      })
-    })
+    return await dumpFrom(child, { conninfo, runs })
   } catch (error) {
     throwIfAborted(signal)
     throw error
   } finally {
-    aborted.abort()
-    replies.close()
-    await worker.terminate()
+    signal?.removeEventListener('abort', kill)
+    kill()
   }
 }
 
-/** The thread's source is TypeScript under tsx and vitest, and what tsc made of it in an installed package. */
-function startWorker(workerData: WorkerInput): Worker {
-  const inSource = import.meta.url.endsWith('.ts')
-  const file = new URL(inSource ? './schema-dump-worker.ts' : './schema-dump-worker.js', import.meta.url)
-  return new Worker(file, {
-    workerData,
-    transferList: [workerData.replies],
-    execArgv: inSource ? ['--import', typescriptLoader()] : [],
+async function dumpFrom(child: ChildProcess, order: DumpOrder): Promise<string[]> {
+  let failure: DumpFailure | undefined
+  child.on('message', (message: DumpFailure) => {
+    failure = message
   })
-}
-
-/** Loads tsx by its place, for its name would be looked up from the working directory; `--import tsx` skips threads. */
-function typescriptLoader(): string {
-  const api = import.meta.resolve('tsx/esm/api')
-  return `data:text/javascript,${encodeURIComponent(`import { register } from ${JSON.stringify(api)}; register()`)}`
-}
-
-/**
- * The package drops every line that begins with `\restrict` or `\unrestrict`, to rid the dump of psql's commands. Such a
- * line in a function's body would be lost without a word, so it is refused.
- */
-function refuseLossyDefinitions({ buffer }: Uint8Array<ArrayBuffer>): void {
-  const answer = Buffer.from(buffer)
-  // Piece by piece, each with so much of the next that what begins in it is seen whole; as bytes, so that none is cut.
-  for (let at = 0; at < answer.length; at += pieceBytes) {
-    const found = lossyLine.exec(answer.toString('latin1', at, at + pieceBytes + 32))
-    if (found === null || found.index >= pieceBytes) continue
-    throw new WalbackError('database', 'a definition in this database has a line that begins with \\restrict', {
-      hint: 'the built-in pg_dump would lose that line: install the PostgreSQL client programs (pg_dump) on this machine',
+  const [dumps, complaints, [code, by]] = await Promise.all([
+    textOf(child.stdout),
+    textOf(child.stderr, longestComplaint_chars),
+    once(child, 'close') as Promise<[number | null, string | null]>,
+    new Promise<void>((sent) => child.send(order, () => sent())),
+  ])
+  if (failure?.code !== undefined) {
+    const { code, message, hint, retryable, facts } = failure
+    throw new WalbackError(code, message, {
+      ...(hint === undefined ? {} : { hint }),
+      ...(retryable === undefined ? {} : { retryable }),
+      ...(facts === undefined ? {} : { facts }),
     })
   }
+  if (failure !== undefined) throw new Error(failure.message)
+  if (code !== 0) throw new Error(`its process ended with ${by ?? `code ${code}`}\n${complaints}`.trimEnd())
+  return dumps.split('\0', order.runs.length)
 }
 
-const pieceBytes = 1 << 20
-/** A line ends in what JavaScript ends one by, U+2028 and U+2029 too. */
-const lossyLine = /(?:[\n\r]|\xe2\x80[\xa8\xa9])\\(?:un)?restrict\b/i
+/** All that a stream says, or the last of it. */
+async function textOf(stream: Readable | null, longest_chars = Number.POSITIVE_INFINITY): Promise<string> {
+  let text = ''
+  for await (const chunk of stream?.setEncoding('utf8') ?? []) {
+    text += chunk
+    if (text.length > longest_chars) text = text.slice(-longest_chars)
+  }
+  return text
+}
+
+const longestComplaint_chars = 4096
+
+/** Its source is TypeScript under tsx and vitest, and what tsc made of it in an installed package. */
+function startProcess(): ChildProcess {
+  const inSource = import.meta.url.endsWith('.ts')
+  const file = new URL(inSource ? './schema-dump-process.ts' : './schema-dump-process.js', import.meta.url)
+  return fork(fileURLToPath(file), {
+    // By its place, for its name would be looked up from the working directory.
+    execArgv: inSource ? ['--import', import.meta.resolve('tsx')] : [],
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    serialization: 'advanced',
+  })
+}

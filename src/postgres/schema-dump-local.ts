@@ -62,23 +62,27 @@ async function versionOf(path: string): Promise<LocalPgDump | undefined> {
 /** Half a gigabyte: about a million tables, and near the longest string of Node's. */
 const longestDump_bytes = 2 ** 29
 
-/** Runs it and gives what it printed; what it complains about is thrown. Abort kills it. */
+/** Runs it once for each list of arguments and gives what each printed; what it complains about is thrown. Abort kills it. */
 export async function runLocalPgDump(
   program: LocalPgDump,
   conninfo: Conninfo,
-  args: readonly string[],
+  runs: readonly (readonly string[])[],
   options: { readonly signal?: AbortSignal | undefined } = {},
-): Promise<string> {
+): Promise<string[]> {
   const { signal } = options
-  return new Promise((resolve, reject) => {
-    const settings = {
-      env: libpqEnvironment(conninfo, process.env),
-      maxBuffer: longestDump_bytes,
-      ...(signal && { signal }),
-    }
-    execFile(program.path, args, settings, (error, stdout, stderr) => {
-      if (error) reject(new Error(stderr || error.message, { cause: error }))
-      else resolve(stdout)
+  const settings = {
+    env: libpqEnvironment(conninfo, process.env),
+    maxBuffer: longestDump_bytes,
+    ...(signal && { signal }),
+  }
+  const run = (args: readonly string[]): Promise<string> =>
+    new Promise((resolve, reject) => {
+      execFile(program.path, args, settings, (error, stdout, stderr) => {
+        if (error) reject(new Error(stderr || error.message, { cause: error }))
+        else resolve(stdout)
+      })
     })
-  })
+  const dumps: string[] = []
+  for (const args of runs) dumps.push(await run(args))
+  return dumps
 }

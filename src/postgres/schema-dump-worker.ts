@@ -1,6 +1,6 @@
 /**
  * The thread in which `pg_dump`, compiled to WebAssembly, runs. Its reads and writes are synchronous callbacks, so the
- * thread stands still while the main one asks the server (`schema-dump-builtin.ts`).
+ * thread stands still while the main one asks the server (`schema-dump-relay.ts`).
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { pgDump } from '@electric-sql/pglite-tools/pg_dump'

@@ -41,21 +41,24 @@ export interface SchemaDumpOptions {
 export async function dumpSchema(conninfo: Conninfo, options: SchemaDumpOptions): Promise<SchemaDump> {
   throwIfAborted(options.signal)
   const tool = await chooseTool(conninfo, options)
-  const section = async (name: 'pre-data' | 'post-data') => {
-    try {
-      return plainSql(await tool.run([`--section=${name}`, ...commonArguments(options)]), options.serverVersion, name)
-    } catch (error) {
-      throwIfAborted(options.signal)
-      if (error instanceof WalbackError) throw error
-      throw explainPgDumpFailure(messageOf(error), { tool: tool.name, cause: error })
-    }
+  const plain = (dump: string | undefined, section: (typeof sections)[number]) =>
+    plainSql(dump ?? '', options.serverVersion, section)
+  try {
+    const dumps = await tool.run(sections.map((name) => [`--section=${name}`, ...commonArguments(options)]))
+    return { preData: plain(dumps[0], 'pre-data'), postData: plain(dumps[1], 'post-data'), tool: tool.name }
+  } catch (error) {
+    throwIfAborted(options.signal)
+    if (error instanceof WalbackError) throw error
+    throw explainPgDumpFailure(messageOf(error), { tool: tool.name, cause: error })
   }
-  return { preData: await section('pre-data'), postData: await section('post-data'), tool: tool.name }
 }
+
+const sections = ['pre-data', 'post-data'] as const
 
 interface Tool {
   readonly name: string
-  run(args: readonly string[]): Promise<string>
+  /** Runs it once for each list of arguments, one after the other, and gives what each printed. */
+  run(runs: readonly (readonly string[])[]): Promise<readonly string[]>
 }
 
 async function chooseTool(conninfo: Conninfo, options: SchemaDumpOptions): Promise<Tool> {
@@ -65,7 +68,7 @@ async function chooseTool(conninfo: Conninfo, options: SchemaDumpOptions): Promi
   if (local) {
     return {
       name: `${local.path} ${local.version}`,
-      run: (args) => runLocalPgDump(local, conninfo, args, { signal }),
+      run: (runs) => runLocalPgDump(local, conninfo, runs, { signal }),
     }
   }
   if (prefer === 'local' || serverMajor > builtinVersion.major) {
@@ -73,7 +76,7 @@ async function chooseTool(conninfo: Conninfo, options: SchemaDumpOptions): Promi
       hint: `install the client programs of PostgreSQL ${serverMajor} or newer (Debian: postgresql-client-${serverMajor})`,
     })
   }
-  return { name: builtinVersion.name, run: (args) => runBuiltinPgDump(conninfo, args, { signal }) }
+  return { name: builtinVersion.name, run: (runs) => runBuiltinPgDump(conninfo, runs, { signal }) }
 }
 
 function commonArguments(options: SchemaDumpOptions): string[] {

@@ -1,25 +1,29 @@
 import { z } from 'zod'
-import { WalbackError } from '../base/errors.ts'
 import { databaseShape, largeObjectShape, notCarriedShape, roleShape, sequenceShape } from '../model/catalog.ts'
 import { parseLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
+import { inMemory, type ObjectSource, readAll } from '../storage/storage.ts'
 import { basesPrefix, manifestKey } from './layout.ts'
 import type { Repository } from './repository.ts'
-import { readJsonBytes, sealedJson } from './sealed-json.ts'
+import { damaged, sealedJson, sealedPieces } from './sealed-json.ts'
+import { readMembers } from './sealed-members.ts'
 
 const objectReference = z.object({ key: z.string(), size_bytes: z.number(), sha256: z.string() })
 export type ObjectReference = z.infer<typeof objectReference>
 
 export const pieceShape = objectReference.extend({ rows: z.number() })
 
+/** One list may be that of many tables. */
+const names: z.ZodType<readonly string[]> = z.array(z.string())
+
 const baseTable = z.object({
   oid: z.number(),
   schema: z.string(),
   name: z.string(),
   /** Columns whose values are stored, in their order: all but generated ones. */
-  columns: z.array(z.string()),
+  columns: names,
   /** The columns' types on the source, as `oid.modifier`: rows of the stream must still have them. */
-  types: z.array(z.string()).optional(),
+  types: names.optional(),
   /** Of a configuration table of an extension: which of its rows are to be restored, as `WHERE …`, or nothing for all. */
   extension: z.object({ condition: z.string() }).optional(),
   /** The partitioned table to load its rows through: a partition by the hash of an enum is another in another database. */
@@ -91,7 +95,11 @@ const abandonedShape = z.object({ walback: z.literal('abandoned base'), format: 
 /** Completes a base: an object tree without a manifest is not a base. False if it has been given up, or completed, by another. */
 export async function writeManifest(repository: Repository, manifest: BaseManifest): Promise<boolean> {
   const key = manifestKey(manifest.source, manifest.id)
-  return await repository.storage.put(key, sealedJson(manifest), { ifAbsent: true })
+  return await repository.storage.put(key, piecesOf(manifest), { ifAbsent: true })
+}
+
+async function* piecesOf(manifest: BaseManifest): AsyncGenerator<Buffer> {
+  yield* sealedPieces(manifest)
 }
 
 /** Gives an unfinished base up; false if it was completed, or given up, before. */
@@ -101,13 +109,12 @@ export async function abandonBase(repository: Repository, source: string, base: 
 }
 
 /** The manifest; undefined for a base that was given up. */
-export async function readManifest(
-  repository: Repository,
+export const readManifest = (
+  { storage }: Repository,
   source: string,
   base: string,
-): Promise<BaseManifest | undefined> {
-  return (await readManifestBytes(repository, source, base))?.manifest
-}
+  signal?: AbortSignal,
+): Promise<BaseManifest | undefined> => readMade(storage, source, base, manifestShape, signal)
 
 /** The same, with its bytes as they are stored. */
 export async function readManifestBytes(
@@ -116,12 +123,27 @@ export async function readManifestBytes(
   base: string,
   signal?: AbortSignal,
 ): Promise<{ readonly bytes: Buffer; readonly manifest: BaseManifest } | undefined> {
+  const bytes = await readAll(storage.get(manifestKey(source, base), { signal }))
+  const manifest = await readMade(inMemory(bytes), source, base, manifestShape, signal)
+  return manifest && { bytes, manifest }
+}
+
+/** So much of a manifest as a shape asks for; undefined for a base that was given up. */
+async function readMade<T extends { readonly source: string }>(
+  from: ObjectSource,
+  source: string,
+  base: string,
+  shape: z.ZodObject & z.ZodType<T>,
+  signal: AbortSignal | undefined,
+): Promise<T | undefined> {
   const key = manifestKey(source, base)
-  const either = z.discriminatedUnion('walback', [manifestShape, abandonedShape])
-  const { bytes, value } = await readJsonBytes(storage, key, either, { signal })
-  const isRight = value.id === base && (value.walback !== 'base' || value.source === source)
-  if (isRight) return value.walback === 'base' ? { bytes, manifest: value } : undefined
-  throw new WalbackError('corrupt', `${key} is damaged: it is the manifest of ${value.id}`)
+  const either = shape.extend({ walback: z.enum(['base', 'abandoned base']), id: z.string() })
+  const { value, fault } = await readMembers(from, key, either, signal)
+  const isMark = value.walback === 'abandoned base'
+  if (fault !== undefined && !isMark) throw damaged(key, fault)
+  const made = value as unknown as T
+  if (value.id !== base || (!isMark && made.source !== source)) throw damaged(key, `it is the manifest of ${value.id}`)
+  return isMark ? undefined : made
 }
 
 /** All objects that a manifest names. */
@@ -144,37 +166,70 @@ export const storedBytesOf = (of: Parameters<typeof referencesOf>[0]): number =>
 export const objectsOf = (manifest: BaseManifest): string[] => referencesOf(manifest).map(({ key }) => key)
 
 /** What tells one base from another, without its tables, of which there may be tens of thousands. */
-export type BaseHead = Pick<BaseManifest, 'id' | 'timeline' | 'started' | 'lsn' | 'time' | 'snapshot' | 'catalog'>
-
-const headOf = ({ id, timeline, started, lsn, time, snapshot, catalog }: BaseManifest): BaseHead => ({
-  id,
-  timeline,
-  started,
-  lsn,
-  time,
-  snapshot,
-  ...(catalog === undefined ? {} : { catalog }),
+const headShape = manifestShape.pick({
+  walback: true,
+  format: true,
+  id: true,
+  source: true,
+  timeline: true,
+  started: true,
+  finished: true,
+  snapshot: true,
+  lsn: true,
+  time: true,
+  catalog: true,
+  compacted: true,
+  raw_bytes: true,
+  stored_bytes: true,
 })
+export type BaseHead = z.infer<typeof headShape>
+
+/** Lets the rest of a manifest go. */
+export function headOf(manifest: BaseManifest): BaseHead {
+  const names = Object.keys(headShape.shape) as (keyof BaseHead)[]
+  return Object.fromEntries(names.flatMap((name) => (name in manifest ? [[name, manifest[name]]] : []))) as BaseHead
+}
+
+/** What a base reads and is made of, by names alone. */
+export interface BaseNames extends BaseHead {
+  /** The keys of all objects that it names. */
+  readonly objects: readonly string[]
+  /** Those that tables of it were read under, each once, if there are others than its own. */
+  readonly snapshots: readonly string[]
+}
+
+export const earlierSnapshots = ({ tables }: Pick<BaseManifest, 'tables'>): string[] => [
+  ...new Set(tables.flatMap(({ snapshot }) => snapshot ?? [])),
+]
 
 /** All complete bases of a source, oldest first by the position they were taken at: neither names nor clocks decide. */
 export const readManifests = (repository: Repository, source: string, signal?: AbortSignal): Promise<BaseManifest[]> =>
-  readEach(repository, source, (manifest) => manifest, signal)
+  readEach(repository, source, (id) => readManifest(repository, source, id, signal), signal)
 
-/** The same of each of them, for what holds them for long, or needs no more. */
+/** The same, without what it says of its tables and objects, of which there may be tens of thousands. */
+export const readBaseNames = (repository: Repository, source: string, signal?: AbortSignal): Promise<BaseNames[]> => {
+  const read = async (id: string): Promise<BaseNames | undefined> => {
+    const manifest = await readManifest(repository, source, id, signal)
+    return manifest && { ...headOf(manifest), objects: objectsOf(manifest), snapshots: earlierSnapshots(manifest) }
+  }
+  return readEach(repository, source, read, signal)
+}
+
+/** The same of each of them, for what holds them for long, or needs no more: the rest is not even parsed. */
 export const readBaseHeads = (repository: Repository, source: string, signal?: AbortSignal): Promise<BaseHead[]> =>
-  readEach(repository, source, headOf, signal)
+  readEach(repository, source, (id) => readMade(repository.storage, source, id, headShape, signal), signal)
 
 async function readEach<T extends BaseHead>(
   repository: Repository,
   source: string,
-  take: (manifest: BaseManifest) => T,
+  read: (id: string) => Promise<T | undefined>,
   signal: AbortSignal | undefined,
 ): Promise<T[]> {
   const bases: T[] = []
   for await (const { key } of repository.storage.list(basesPrefix(source), { signal })) {
     const id = /\/([^/]+)\/manifest\.json$/.exec(key)?.[1]
-    const manifest = id === undefined ? undefined : await readManifest(repository, source, id)
-    if (manifest) bases.push(take(manifest))
+    const base = id === undefined ? undefined : await read(id)
+    if (base) bases.push(base)
   }
   return bases.sort(
     (a, b) =>

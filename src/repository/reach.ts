@@ -1,6 +1,6 @@
 import { type Lsn, parseLsn } from '../model/lsn.ts'
 import { parseSnapshot, type Snapshot } from '../model/snapshot.ts'
-import type { BaseManifest } from './base.ts'
+import type { BaseNames } from './base.ts'
 import type { TransactionEntry } from './segment-format.ts'
 
 /**
@@ -14,21 +14,19 @@ export function horizonFor(snapshot: Snapshot, { heartbeat }: Pick<TransactionEn
 }
 
 /** The first of the snapshots that tables of the base were read under, if there are others than its own. */
-export function oldestSnapshot({ tables }: Pick<BaseManifest, 'tables'>): Snapshot | undefined {
-  const snapshots = [...new Set(tables.flatMap(({ snapshot }) => snapshot ?? []))].map(parseSnapshot)
-  return snapshots.sort((a, b) => (a.xmin < b.xmin ? -1 : 1))[0]
-}
+export const oldestSnapshot = (snapshots: readonly string[]): Snapshot | undefined =>
+  snapshots.map(parseSnapshot).sort((a, b) => (a.xmin < b.xmin ? -1 : 1))[0]
 
 /**
  * Where a restore from the base begins to read, given the heartbeats of an unbroken run of segments up to and with the
  * one that holds the base's position, in order; undefined if it reads from the timeline's start.
  */
 export function streamStart(
-  base: Pick<BaseManifest, 'tables' | 'snapshot'>,
+  base: Pick<BaseNames, 'snapshots' | 'snapshot'>,
   heartbeats: readonly Pick<TransactionEntry, 'heartbeat'>[],
 ): Lsn | undefined {
   const own = parseSnapshot(base.snapshot)
-  const oldest = oldestSnapshot(base) ?? own
+  const oldest = oldestSnapshot(base.snapshots) ?? own
   const first = oldest.xmin < own.xmin ? oldest : own
   for (const entry of heartbeats.toReversed()) {
     const horizon = horizonFor(first, entry)

@@ -41,13 +41,24 @@ export interface OpenGeneration {
   readonly secrets: KeySecrets & { readonly full: Buffer }
 }
 
-/** The key of an encrypted repository, opened: all of its generations, of which the newest is written with. */
+/**
+ * What came of a look at whether the key was rotated. `followed`: what is written from now on is sealed to the new
+ * generation; `left`: it goes on with its own, since who may only write cannot tell who made the new one.
+ */
+export type KeyNews = 'none' | 'followed' | 'left'
+
+/**
+ * The key of an encrypted repository, opened: all of its generations, of which one is written with: the newest there
+ * was when it was opened, or when `refresh` last said so.
+ */
 export class RepositoryKey implements KeyRing {
   private readonly storage: Storage
   private readonly first: KeyRecord
   private readonly access: Access & { readonly credential: Credential }
   private known: readonly Known[] = []
   private generations = new Map<number, Generation>()
+  /** The number of the generation that is written with. */
+  private written = 0
 
   private constructor(storage: Storage, first: KeyRecord, access: Access & { readonly credential: Credential }) {
     this.storage = storage
@@ -63,22 +74,39 @@ export class RepositoryKey implements KeyRing {
   ): Promise<RepositoryKey> {
     const key = new RepositoryKey(storage, first, access)
     await key.read()
+    key.written = key.records.at(-1)?.generation ?? 0
     return key
   }
 
+  /**
+   * Looks whether somebody has rotated the key, and goes on with the new generation if the one that was written with
+   * vouches for it in full. Of a key that only writes a thief has as much as its owner, and could make a generation of
+   * his own that it would vouch for; so that one is left to who starts a process anew. Fails with `wrong_key` when the
+   * new generation is not to be trusted, or not for this key to open; all then stays as it was.
+   */
+  async refresh(signal?: AbortSignal): Promise<KeyNews> {
+    const newest = this.records.at(-1)?.generation ?? 0
+    if ((await this.storage.size(keyKey(newest + 1), { signal })) !== undefined) await this.read()
+    const found = this.records.at(-1)?.generation ?? 0
+    if (found === this.written) return 'none'
+    if (!this.mayRead) return 'left'
+    this.written = found
+    return 'followed'
+  }
+
   get newest(): Generation {
-    const newest = this.generations.get(this.newestKnown.record.generation)
+    const newest = this.generations.get(this.written)
     if (newest === undefined) throw cannotOpen(this.storage.url)
     return newest
   }
 
   /** The fingerprint of the generation that is written with. */
   get fingerprint(): string {
-    return fingerprintOf(this.newestKnown.record)
+    return fingerprintOf(this.writtenWith.record)
   }
 
   get mayRead(): boolean {
-    return this.newestKnown.secrets?.full !== undefined
+    return this.writtenWith.secrets?.full !== undefined
   }
 
   get accessKind(): KeyAccess {
@@ -114,10 +142,10 @@ export class RepositoryKey implements KeyRing {
     })
   }
 
-  private get newestKnown(): Known {
-    const newest = this.known.at(-1)
-    if (newest === undefined) throw cannotOpen(this.storage.url)
-    return newest
+  private get writtenWith(): Known {
+    const found = this.known.find(({ record }) => record.generation === this.written)
+    if (found === undefined) throw cannotOpen(this.storage.url)
+    return found
   }
 
   private async read(): Promise<void> {

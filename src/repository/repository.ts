@@ -6,8 +6,8 @@ import { EncryptedStorage, OpenedSource } from '../storage/encrypted.ts'
 import type { ObjectSource, Storage } from '../storage/storage.ts'
 import { type KeyRecord, keyRecord } from './key-record.ts'
 import { repositoryKey, sourcesPrefix } from './layout.ts'
-import type { Recipient } from './recipients.ts'
-import { type Access, makeGeneration, RepositoryKey } from './repository-key.ts'
+import { type Recipient, readRecipients } from './recipients.ts'
+import { type Access, makeGeneration, RepositoryKey, readLater } from './repository-key.ts'
 import { newerFormat, readJson, sealedJson } from './sealed-json.ts'
 
 /** Of a clear repository, and of an encrypted one: a reader that knows nothing of encryption has to refuse that. */
@@ -58,6 +58,15 @@ export class Repository {
   /** Whether there is one, of any kind. */
   static async exists(storage: Storage): Promise<boolean> {
     return (await storage.size(repositoryKey)) !== undefined
+  }
+
+  /** Whether there is one, and it is encrypted for a passphrase among others. */
+  static async takesPassphrase(storage: Storage): Promise<boolean> {
+    if (!(await Repository.exists(storage))) return false
+    const { encryption } = await readRepositoryHeader(storage)
+    if (encryption === undefined) return false
+    const newest = (await readLater(storage, encryption.generation)).at(-1) ?? encryption
+    return (await readRecipients(storage, newest)).some(({ kind }) => kind === 'passphrase')
   }
 
   /** Opens a repository that is there; an encrypted one needs `access`, and a clear one refuses it. */

@@ -4,7 +4,7 @@ import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
 import { parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import type { RecoveryTarget } from '../model/target.ts'
 import { formatTime, type Micros, micros } from '../model/time.ts'
-import { type BaseManifest, readManifests } from '../repository/base.ts'
+import { type BaseManifest, earlierSnapshots, readManifests } from '../repository/base.ts'
 import { horizonFor, oldestSnapshot } from '../repository/reach.ts'
 import type { Repository } from '../repository/repository.ts'
 import { changesAnything, type SegmentSummary, type TransactionEntry } from '../repository/segment-format.ts'
@@ -249,7 +249,7 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
   const baseLsn = parseLsn(base.lsn)
   const stored = await listSegments(repository, timeline, signal)
   const reach = { baseLsn, stored, timeline, repository, signal }
-  const oldest = oldestSnapshot(base)
+  const oldest = oldestSnapshot(earlierSnapshots(base))
   const earlier = oldest === undefined ? [] : await segmentsFor(oldest, baseLsn, reach)
   const segments = await segmentsFor(parseSnapshot(base.snapshot), cut.position, reach)
   const unseen = unseenLines(choice.unseen.since(base, choice.cutOff), target, cut)

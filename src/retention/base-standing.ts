@@ -1,14 +1,13 @@
 import { type Lsn, parseLsn } from '../model/lsn.ts'
 import type { Micros } from '../model/time.ts'
-import { type BaseManifest, objectsOf } from '../repository/base.ts'
 import { streamStart } from '../repository/reach.ts'
 import { timeOf } from '../repository/segments.ts'
-import type { Inventory, Run, TimelineStock } from './inventory.ts'
+import type { Inventory, Run, StockBase, TimelineStock } from './inventory.ts'
 
 /** A base that can be restored. */
 export interface GoodBase {
   readonly kind: 'good'
-  readonly base: BaseManifest
+  readonly base: StockBase
   readonly stock: TimelineStock
   readonly run: Run
   readonly lsn: Lsn
@@ -20,18 +19,16 @@ export interface GoodBase {
 export type BaseStanding =
   | GoodBase
   /** Complete, and the stream has not come to its position yet. */
-  | { readonly kind: 'ahead'; readonly base: BaseManifest }
+  | { readonly kind: 'ahead'; readonly base: StockBase }
   /** Objects that a restore needs are missing. `isKept`: they may come back, and it is not sure that nobody wants it. */
-  | { readonly kind: 'broken'; readonly base: BaseManifest; readonly why: string; readonly isKept: boolean }
+  | { readonly kind: 'broken'; readonly base: StockBase; readonly why: string; readonly isKept: boolean }
 
 /** Whether a base can be restored, as listings and trailers tell. */
-export function standingOf(inventory: Inventory, base: BaseManifest): BaseStanding {
+export function standingOf(inventory: Inventory, base: StockBase): BaseStanding {
   const stock = inventory.timelines.find(({ timeline }) => timeline.id === base.timeline)
   const broken = (why: string, isKept: boolean): BaseStanding => ({ kind: 'broken', base, why, isKept })
   if (stock === undefined) return broken(`timeline ${base.timeline} is missing`, true)
-  const own = inventory.baseObjects.get(base.id)
-  const missing = objectsOf(base).find((key) => own?.has(key) !== true)
-  if (missing !== undefined) return broken(`${missing} is missing`, true)
+  if (base.missing !== undefined) return broken(`${base.missing} is missing`, true)
   const lsn = parseLsn(base.lsn)
   const run = stock.runs.findLast(({ start, end }) => start <= lsn && lsn <= end)
   if (run === undefined) {
@@ -46,7 +43,7 @@ export function standingOf(inventory: Inventory, base: BaseManifest): BaseStandi
 }
 
 /** Undefined if the run does not reach back far enough. */
-function firstNeeded(base: BaseManifest, stock: TimelineStock, run: Run, lsn: Lsn): Lsn | undefined {
+function firstNeeded(base: StockBase, stock: TimelineStock, run: Run, lsn: Lsn): Lsn | undefined {
   const upTo = run.segments.slice(0, run.segments.findLastIndex(({ start }) => start <= lsn) + 1)
   const horizon = streamStart(
     base,

@@ -1,7 +1,7 @@
 import { WalbackError } from '../base/errors.ts'
 import { type Lsn, parseLsn } from '../model/lsn.ts'
 import { type Micros, micros, nowMicros } from '../model/time.ts'
-import { type BaseManifest, readManifest, readManifests } from '../repository/base.ts'
+import { type BaseNames, readBaseNames, readManifest } from '../repository/base.ts'
 import { type BegunBase, listBegun } from '../repository/base-progress.ts'
 import { baseProgressPrefix, basesPrefix, manifestKey } from '../repository/layout.ts'
 import { type LeaseRecord, readLeases } from '../repository/lease.ts'
@@ -22,6 +22,14 @@ export interface StockSegment {
   /** The server's clock at its end. */
   readonly time: Micros
   readonly heartbeats: readonly Pick<TransactionEntry, 'heartbeat'>[]
+}
+
+/** Of a complete base, what retention asks. */
+export interface StockBase extends Omit<BaseNames, 'objects'> {
+  /** An object that it names and that is not there. */
+  readonly missing: string | undefined
+  /** What lies below its name, and it does not name. */
+  readonly unnamed: ReadonlySet<string>
 }
 
 /** An unbroken run of segments; at a timeline's start it may have none. */
@@ -46,7 +54,7 @@ export interface Inventory {
   readonly now: Micros
   readonly timelines: readonly TimelineStock[]
   /** In the order of their history. */
-  readonly bases: readonly BaseManifest[]
+  readonly bases: readonly StockBase[]
   readonly begun: readonly BegunBase[]
   /** By the base's id, complete or not: the objects below its name, with their lengths. */
   readonly baseObjects: ReadonlyMap<string, ReadonlyMap<string, number>>
@@ -76,10 +84,17 @@ export async function readInventory(
   for (const timeline of timelines)
     stocks.push(await readStock(repository, timeline, timeline === timelines.at(-1), signal))
   // After what says that a base is begun: what has been completed since is then found to be complete.
-  const bases = await readManifests(repository, source, signal)
+  const named = await readBaseNames(repository, source, signal)
   const baseObjects = await listBaseObjects(repository, source, signal)
+  const bases = named.map((base) => stockBase(base, baseObjects.get(base.id) ?? new Map()))
   const givenUp = await setYoungAside(repository, source, { bases, begun, baseObjects })
   return { source, now, timelines: stocks, bases, begun, baseObjects, givenUp, pins, leases }
+}
+
+function stockBase({ objects, ...head }: BaseNames, there: ReadonlyMap<string, number>): StockBase {
+  const named = new Set(objects)
+  const missing = objects.find((key) => !there.has(key))
+  return { ...head, missing, unnamed: new Set([...there.keys()].filter((key) => !named.has(key))) }
 }
 
 async function listBaseObjects(

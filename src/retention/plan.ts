@@ -1,7 +1,7 @@
 import { WalbackError } from '../base/errors.ts'
 import { type Lsn, parseLsn } from '../model/lsn.ts'
 import { type Micros, micros } from '../model/time.ts'
-import type { BaseManifest } from '../repository/base.ts'
+import type { BaseHead } from '../repository/base.ts'
 import type { BegunBase } from '../repository/base-progress.ts'
 import type { Range } from '../repository/pruned.ts'
 import { type BaseStanding, type GoodBase, standingOf } from './base-standing.ts'
@@ -12,7 +12,7 @@ import { planRemoval, type Removal } from './removal.ts'
 
 /** What becomes of a base, and why. */
 export interface BaseVerdict {
-  readonly base: BaseManifest
+  readonly base: BaseHead
   readonly isKept: boolean
   readonly reasons: readonly string[]
   readonly stored_bytes: number

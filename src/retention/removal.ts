@@ -1,5 +1,4 @@
 import { type Lsn, lsn, maxLsn } from '../model/lsn.ts'
-import { objectsOf } from '../repository/base.ts'
 import { baseProgressPrefix, manifestKey } from '../repository/layout.ts'
 import { contains, covers, merged, type Range } from '../repository/pruned.ts'
 import type { Inventory, TimelineStock } from './inventory.ts'
@@ -42,7 +41,7 @@ export function planRemoval(inventory: Inventory, needed: Needed): Removal {
   const bases = new Map(inventory.bases.map((base) => [base.id, base]))
   for (const [id, objects] of inventory.baseObjects) {
     const base = bases.get(id)
-    const doomed = doomedOf(inventory, id, objects, needed, base && new Set(objectsOf(base)))
+    const doomed = doomedOf(inventory, id, objects, needed, base?.unnamed)
     names.push(...doomed.names)
     data.push(...doomed.data)
     leftovers += doomed.leftovers
@@ -58,33 +57,33 @@ export function planRemoval(inventory: Inventory, needed: Needed): Removal {
   return { givenUp: needed.givenUp, names, ranges, data, bytes, segments, leftovers }
 }
 
-/** Of what lies below a base's name, what goes. `named`: by its manifest, if it is complete. */
+/** Of what lies below a base's name, what goes. `unnamed`: by its manifest, if it is complete. */
 function doomedOf(
   { source, begun, givenUp }: Inventory,
   id: string,
   objects: ReadonlyMap<string, number>,
   needed: Needed,
-  named: ReadonlySet<string> | undefined,
+  unnamed: ReadonlySet<string> | undefined,
 ): { readonly names: Doomed[]; readonly data: Doomed[]; readonly leftovers: number } {
-  const isUnfinished = named === undefined && begun.some((one) => one.id === id && !one.isEnded) && !givenUp.has(id)
+  const isUnfinished = unnamed === undefined && begun.some((one) => one.id === id && !one.isEnded) && !givenUp.has(id)
   const none = { names: [], data: [], leftovers: 0 }
   if (isUnfinished && !needed.givenUp.includes(id)) return none
   const manifest = manifestKey(source, id)
   const progress = baseProgressPrefix(source, id)
   const isKept = needed.keptBases.has(id)
   const doomed = [...objects].map(([key, size_bytes]): Doomed => {
-    const isRead = named === undefined || named.has(key)
+    const isRead = unnamed?.has(key) !== true
     return { key, size_bytes, of: isRead ? { base: id } : undefined }
   })
   const names = doomed.filter(({ key }) => key.startsWith(progress))
   // Who says that a base is begun goes last of them.
   names.sort((a, b) => Number(a.key.endsWith('/begun.json')) - Number(b.key.endsWith('/begun.json')))
-  const isMark = named === undefined
+  const isMark = unnamed === undefined
   if (!isKept && !isMark) names.push(...doomed.filter(({ key }) => key === manifest))
   const data = doomed.filter(
-    ({ key }) => key !== manifest && !key.startsWith(progress) && !(isKept && named?.has(key) === true),
+    ({ key }) => key !== manifest && !key.startsWith(progress) && !(isKept && unnamed?.has(key) === false),
   )
-  const leftovers = data.filter(({ key }) => named?.has(key) !== true).length
+  const leftovers = data.filter(({ key }) => unnamed?.has(key) !== false).length
   return { names, data, leftovers }
 }
 

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { type FileHandle, link, mkdir, open, opendir, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { throwIfAborted } from '../base/abort.ts'
@@ -91,22 +91,21 @@ export class DirectoryStorage implements Storage {
   }
 
   private async *walk(folder: string, prefix: string): AsyncGenerator<string> {
-    let entries: { name: string; isDirectory: boolean }[]
+    // Sorted by what follows in the key, so that `a.b` and `a/c` come in the order of whole keys.
+    const names: string[] = []
     try {
-      const found = await readdir(path.join(this.root, folder), { withFileTypes: true })
-      entries = found.map((entry) => ({ name: entry.name, isDirectory: entry.isDirectory() }))
+      // Some at a time: all entries of a folder at once, of which it may have tens of thousands, take much more than names.
+      const found = await opendir(path.join(this.root, folder), { bufferSize: entriesAtOnce })
+      for await (const entry of found) names.push(entry.isDirectory() ? `${entry.name}/` : entry.name)
     } catch (error) {
       if (codeOf(error) === 'ENOENT' || (codeOf(error) === 'ENOTDIR' && folder !== '')) return
       throw this.failure('list', folder, error)
     }
-    // Sorted by what follows in the key, so that `a.b` and `a/c` come in the order of whole keys.
-    const keyed = entries.map((entry) => ({ ...entry, order: entry.isDirectory ? `${entry.name}/` : entry.name }))
-    keyed.sort((a, b) => (a.order < b.order ? -1 : 1))
-    for (const entry of keyed) {
-      const key = `${folder}${entry.order}`
-      if (entry.isDirectory) {
+    for (const name of names.sort()) {
+      const key = `${folder}${name}`
+      if (name.endsWith('/')) {
         if (key.startsWith(prefix) || prefix.startsWith(key)) yield* this.walk(key, prefix)
-      } else if (key.startsWith(prefix) && !entry.name.startsWith(temporaryPrefix)) yield key
+      } else if (key.startsWith(prefix) && !name.startsWith(temporaryPrefix)) yield key
     }
   }
 
@@ -149,6 +148,7 @@ export class DirectoryStorage implements Storage {
 
 const temporaryPrefix = '.tmp-'
 const readChunkBytes = 1 << 20
+const entriesAtOnce = 1024
 
 /** What somebody else's doing, or waiting, may mend. */
 const passing = new Set([

@@ -18,7 +18,7 @@ export interface Generation {
   readonly privateKey: Buffer | undefined
 }
 
-/** The generations of a key: the newest is written with, all of them are read with. */
+/** The generations of a key: one is written with, all of them are read with. */
 export interface KeyRing {
   readonly newest: Generation
   /** Undefined when the repository has none of this number; fails with `wrong_key` when it is not ours to open. */

@@ -150,7 +150,7 @@ class Run {
     const { key, why } = await this.record({
       ...this.details(walk, outcome),
       timelines: timelines.flatMap(({ head }) => head ?? []),
-      bases: bases.map(({ manifest }) => manifest.id),
+      bases: bases.map(({ head }) => head.id),
     })
     return {
       source: this.source,
@@ -250,7 +250,7 @@ async function checkRecords(walk: Walk, { verifications, proofs }: Shelf): Promi
 
 /** Bases that an earlier verification found. Without any object left, somebody has removed them, as retention does. */
 function compareBases(walk: Walk, shelf: Shelf, bases: readonly WalkedBase[], seen: Verification | undefined): void {
-  const present = new Set(bases.map(({ manifest }) => manifest.id))
+  const present = new Set(bases.map(({ head }) => head.id))
   const { source } = walk.options
   for (const id of seen?.bases ?? []) {
     const shelved = shelf.bases.find((base) => base.id === id)

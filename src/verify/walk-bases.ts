@@ -1,6 +1,6 @@
 import { ahead } from '../base/ahead.ts'
 import { parseLsn } from '../model/lsn.ts'
-import { type BaseManifest, readManifest } from '../repository/base.ts'
+import { type BaseHead, type BaseManifest, headOf, readManifest } from '../repository/base.ts'
 import { checkProgress } from '../repository/base-progress.ts'
 import { baseProgressPrefix, manifestKey } from '../repository/layout.ts'
 import { readRemoved } from '../repository/pruned.ts'
@@ -13,7 +13,7 @@ import { bringBack, type Walk } from './walk.ts'
 
 /** A base, and what is wrong with it; what that costs depends on its timeline. */
 export interface WalkedBase {
-  readonly manifest: BaseManifest
+  readonly head: BaseHead
   readonly at: Place
   readonly faults: readonly BaseFault[]
 }
@@ -35,7 +35,9 @@ export async function walkBases(walk: Walk, shelf: Pick<Shelf, 'bases' | 'timeli
   }
   for (const base of shelf.bases) {
     const manifest = base.hasManifest ? await manifestOf(walk, base) : await withoutManifest(walk, base, isRemoved)
-    if (manifest) found.push({ manifest, at: placeOf(manifest), faults: await faultsOf(walk, base, manifest) })
+    // What was made of a manifest is let go before the next is read.
+    if (manifest)
+      found.push({ head: headOf(manifest), at: placeOf(manifest), faults: await faultsOf(walk, base, manifest) })
   }
   return found
 }

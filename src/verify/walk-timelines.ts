@@ -38,7 +38,7 @@ export async function walkTimelines(
   const byId = new Map(shelved.filter(({ id }) => isTimelineId(id)).map((one) => [one.id, one]))
   const ids = namedIds([
     ...byId.keys(),
-    ...bases.map(({ manifest }) => manifest.timeline),
+    ...bases.map(({ head }) => head.timeline),
     ...(seen?.timelines ?? []).map(({ id }) => id),
   ])
   const records = new Map<string, Timeline | undefined>()
@@ -56,7 +56,7 @@ export async function walkTimelines(
       record,
       pruned: record ? await readPruned(walk.options.repository, record, walk.options.signal) : [],
       fault: faults.get(id),
-      bases: bases.filter(({ manifest }) => manifest.timeline === id),
+      bases: bases.filter(({ head }) => head.timeline === id),
       parentEnd: next?.parent?.timeline === id ? parseLsn(next.parent.end) : undefined,
       seen: seen?.timelines.find((one) => one.id === id),
       isLast: place === ids.length - 1,
@@ -133,7 +133,7 @@ class ChainWalk {
     const { record, bases } = known
     this.end = record && parseLsn(record.start)
     this.previous = record && { sha256: null, key: timelineKey(record.source, id), start: parseLsn(record.start) }
-    const mapped = bases.map(({ manifest, at, faults }) => ({ id: manifest.id, at, isSound: faults.length === 0 }))
+    const mapped = bases.map(({ head, at, faults }) => ({ id: head.id, at, isSound: faults.length === 0 }))
     this.map = new ChainMap(id, this.end ?? lsn(0n), mapped)
   }
 
@@ -269,7 +269,7 @@ class ChainWalk {
     if (fault) walk.damage({ ...fault, lost: map.lostAltogether(), hint: bringBack })
     for (const { fault: of, hole } of found) walk.damage({ ...of, lost: map.lostToHole(hole), hint: bringBack })
     for (const base of bases) {
-      tellFaults(walk, base, map.lostToBase(base.manifest.id))
+      tellFaults(walk, base, map.lostToBase(base.head.id))
       if (record === undefined || base.at.lsn <= map.end) continue
       const { key, message } = aheadOf(base, map.end, isLast)
       walk.note('base-ahead', key, message)
@@ -291,13 +291,13 @@ function lastCommit({ trailer }: SegmentSummary) {
   return last && { lsn: parseLsn(last.end), time: timeOf(last) }
 }
 
-function aheadOf({ manifest }: WalkedBase, end: Lsn, isLast: boolean): { key: string; message: string } {
-  const key = `sources/${manifest.source}/bases/${manifest.id}/manifest.json`
+function aheadOf({ head }: WalkedBase, end: Lsn, isLast: boolean): { key: string; message: string } {
+  const key = `sources/${head.source}/bases/${head.id}/manifest.json`
   const why = isLast
     ? 'the agent has not stored it yet, or segments at the end were deleted'
     : 'it cannot be restored from, since the timeline ended before'
   return {
     key,
-    message: `base ${manifest.id} was taken at ${manifest.lsn}, and the archive ends at ${formatLsn(end)}: ${why}`,
+    message: `base ${head.id} was taken at ${head.lsn}, and the archive ends at ${formatLsn(end)}: ${why}`,
   }
 }

@@ -4,6 +4,7 @@ import { takeBase } from '../../src/backup/base-backup.ts'
 import { sleep, waitFor } from '../../src/base/abort.ts'
 import { requireTimeline } from '../../src/capture/session.ts'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
+import { readManifest } from '../../src/repository/base.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import { proveLatest, sql, withClient } from '../faults/proof.ts'
 import { SlowRows } from '../support/faults.ts'
@@ -62,7 +63,8 @@ it.each([
   } finally {
     release()
   }
-  expect((await base).tables.map(({ name }) => name).sort()).toEqual(['small', 't'])
+  const manifest = await readManifest(archive.repository, 'app', (await base).id)
+  expect(manifest?.tables.map(({ name }) => name).sort()).toEqual(['small', 't'])
   await archive.catchUp()
   await proveLatest(archive, server.url())
 })

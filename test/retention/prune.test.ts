@@ -54,6 +54,21 @@ describe('a prune', () => {
     ).rejects.toMatchObject({ code: 'outside_window', exit: 20 })
   })
 
+  it('takes from a base that it keeps what its manifest does not name, and nothing from one that lacks an object', async () => {
+    const archive = await tenDays()
+    const [whole, broken] = [archive.bases[9]?.id ?? '', archive.bases[8]?.id ?? '']
+    const left = `${basePrefix('app', whole)}rows/1.00000.abandoned-0.wbr`
+    await archive.storage.put(left, Buffer.from('rows'))
+    await archive.storage.delete(`${basePrefix('app', broken)}rows/1.00000.wbr`)
+    const plan = await look(archive, { last: 1 })
+    expect(verdicts(plan).filter((line) => line.startsWith(broken))).toEqual([
+      expect.stringContaining(`cannot be restored (${basePrefix('app', broken)}rows/1.00000.wbr is missing)`),
+    ])
+    const own = plan.removal.data.filter(({ key }) => key.includes(whole) || key.includes(broken))
+    expect(own).toEqual([{ key: left, size_bytes: 4, of: undefined }])
+    expect(plan.removal.leftovers).toBe(1)
+  })
+
   it('keeps bases outside of the window as single moments, with no more stream than those need', async () => {
     const archive = await tenDays()
     const policy = { window_ms: day_ms, daily: 4 }

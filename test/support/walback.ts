@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
 import { type BaseBackupOptions, takeBase } from '../../src/backup/base-backup.ts'
+import { present } from '../../src/base/assert.ts'
 import {
   type CaptureSessionOptions,
   captureContinuously,
@@ -15,7 +16,7 @@ import { type Lsn, parseLsn } from '../../src/model/lsn.ts'
 import type { RecoveryTarget } from '../../src/model/target.ts'
 import { type Conninfo, resolveConninfo } from '../../src/postgres/conninfo.ts'
 import { askServerHistory } from '../../src/postgres/server-history.ts'
-import type { BaseManifest } from '../../src/repository/base.ts'
+import { type BaseManifest, readManifest } from '../../src/repository/base.ts'
 import type { Credential } from '../../src/repository/credential.ts'
 import { makeRecipient, type NewRecipient } from '../../src/repository/recipients.ts'
 import { Repository } from '../../src/repository/repository.ts'
@@ -87,7 +88,8 @@ export function archiveAt(url: string, place: Place): TestArchive {
     at: (other) => archiveAt(other, place),
     base: async (options) => {
       const timeline = await requireTimeline(repository, source)
-      return takeBase(conninfo, repository, timeline, { jobs: 2, lockTimeout_ms: 10_000, ...options })
+      const { id } = await takeBase(conninfo, repository, timeline, { jobs: 2, lockTimeout_ms: 10_000, ...options })
+      return present(await readManifest(repository, source, id), 'the manifest of a base that was taken')
     },
     catchUp: async (options) => {
       await captureUpToNow(conninfo, repository, source, { ...quick, stop: new AbortController().signal, ...options })
