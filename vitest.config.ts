@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config'
 
-// Tests start real servers, so they are given time, and only as many files run at once as two cores carry.
+// Tests start real servers, so they are given time, and a file more than two cores carry at once, since each waits a good part of its time.
 const patience_ms = 120_000
 const runsLong = process.env.WALBACK_LONG !== undefined
 // `npm run test:matrix`: what depends on the server's version, on every version, and from each up to the later ones.
@@ -15,7 +15,7 @@ export default defineConfig({
     exclude: [...(runsLong ? [] : ['test/long/**']), ...(isMatrix ? [] : ['test/matrix/**'])],
     globalSetup: isMatrix ? ['test/matrix/fetch.ts'] : [],
     pool: 'forks',
-    maxWorkers: 2,
+    maxWorkers: 3,
     testTimeout: patience_ms,
     hookTimeout: patience_ms,
     teardownTimeout: patience_ms,
