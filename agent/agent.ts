@@ -31,6 +31,7 @@ import {
 } from '../src/index.ts'
 import { BaseKeeper } from './base-keeper.ts'
 import { waitForCalm } from './calm.ts'
+import { collectInTime } from './collector.ts'
 import { type CopierOptions, copyRegularly } from './copier.ts'
 import { Events } from './events.ts'
 import { watchKey } from './key-watch.ts'
@@ -82,6 +83,7 @@ export interface AgentPatience {
 
 /** The agent: captures until it is told to stop, and sees to it that the timeline has a base that it can carry on. */
 export async function runAgent(given: AgentOptions): Promise<void> {
+  using _collector = collectInTime()
   const events = new Events(given.source, given.log, given.onEvent)
   using storage = new StoreWatch(given.repository.storage, events, given.patience?.store)
   const repository = given.repository.over(storage)

@@ -50,14 +50,15 @@ export async function restoreInPlace(
     })
     return { restored: { ...restored, database }, swapped }
   } catch (error) {
-    if (!(error instanceof WalbackError)) throw error
+    const known = error instanceof WalbackError ? error : new WalbackError('failed', messageOf(error))
+    if (known.facts['isSwapped'] === true) throw known
     throw new WalbackError(
-      error.code,
+      known.code,
       `${database} is restored as ${successor}, but not in its place: ${messageOf(error)}`,
       {
         cause: error,
-        facts: { ...error.facts, restored: successor },
-        hint: `${error.hint ?? ''}\nto put it in its place: walback restore rollback --to ${successor}`.trim(),
+        facts: { ...known.facts, restored: successor },
+        hint: `${known.hint ?? ''}\nto put it in its place: walback restore rollback --to ${successor}`.trim(),
       },
     )
   }

@@ -165,7 +165,18 @@ async function endSessions(admin: pg.Client, database: string, which: 'all' | 'a
     )
     return rows.length === 0 ? true : undefined
   }
-  if (await waitFor(areGone, { timeout_ms: 30_000, interval_ms: 50 })) return
+  const mayNot = (error: unknown): never => {
+    if (codeOf(error) !== '42501') throw error
+    throw new WalbackError(
+      'prerequisite',
+      `a session in ${database} may not be ended by this role: ${messageOf(error)}`,
+      {
+        cause: error,
+        hint: 'end it as a superuser, or do this as one; nothing was changed',
+      },
+    )
+  }
+  if (await waitFor(() => areGone().catch(mayNot), { timeout_ms: 30_000, interval_ms: 50 })) return
   throw new WalbackError('database', `sessions in ${database} do not end`, {
     hint: 'pg_stat_activity shows them; nothing was changed',
   })
@@ -256,6 +267,7 @@ async function captureSuccessor(
       `${conninfo.database} is the restored one now, and the old one is ${keptAs}, but capture could not begin anew: ${messageOf(error)}`,
       {
         cause: error,
+        facts: { kept: keptAs, isSwapped: true },
         hint: 'mend what is named, then run `walback init --successor`: until then nothing of it is captured',
       },
     )

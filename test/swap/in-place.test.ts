@@ -1,9 +1,11 @@
 import pg from 'pg'
 import { afterEach, describe, expect, it } from 'vitest'
 import { sleep, waitFor } from '../../src/base/abort.ts'
+import { setUp } from '../../src/capture/setup.ts'
 import { type Conninfo, resolveConninfo } from '../../src/postgres/conninfo.ts'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
 import { planRestore } from '../../src/restore/plan.ts'
+import { restore } from '../../src/restore/restore.ts'
 import {
   type InPlaceOptions,
   type InPlaceReport,
@@ -251,5 +253,29 @@ describe.each(oneOrBoth(18))('a restore in place (%i)', (major) => {
     expect(await planRollback({ conninfo })).toEqual({ kind: 'open' })
     await rollBack({ kind: 'open' }, { conninfo, repository: archive.repository, source: 'shop' })
     expect(await numbers(url)).toEqual([])
+  }, 120_000)
+
+  it('that was killed between the swap and the new slot is carried on by `init --successor`', async () => {
+    const { server, url, archive, conninfo } = await prepare()
+    const plan = await planRestore(archive.repository, archive.source, { kind: 'latest' })
+    await restore(archive.repository, plan, { conninfo, database: 'restored' }, { jobs: 1 })
+    await sql(server.url(), 'alter database shop rename to shop_old', 'alter database restored rename to shop')
+    const client = new pg.Client({ connectionString: url })
+    await client.connect()
+    const options = { source: 'shop', replicaIdentity: 'full' } as const
+    await expect(setUp(client, archive.repository, options)).rejects.toMatchObject({ code: 'refused' })
+    const { timeline } = await setUp(client, archive.repository, { ...options, isSuccessor: true })
+    await client.end()
+    expect(timeline.parent).toMatchObject({ timeline: '00000001' })
+    expect(await sql(url, 'select slot_name, database from pg_replication_slots')).toEqual([
+      { slot_name: 'walback_shop', database: 'shop' },
+    ])
+    await sql(url, `insert into goods (name) values ('later')`)
+    await archive.base()
+    await archive.catchUp()
+    const golden = await fingerprint(url)
+    await archive.restored({ kind: 'latest' }, async (there) => {
+      expect(differences(golden, await fingerprint(there), ourObjects)).toEqual([])
+    })
   }, 120_000)
 })
