@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config'
 
 // Tests start real servers, so they are given time, and a file more than two cores carry at once, since each waits a good part of its time.
-const patience_ms = 120_000
+const patience_ms = 240_000
 const runsLong = process.env.WALBACK_LONG !== undefined
 // `npm run test:matrix`: what depends on the server's version, on every version, and from each up to the later ones.
 const isMatrix = process.env.WALBACK_MATRIX !== undefined

@@ -2,9 +2,6 @@ import { chmod, readdir, readFile } from 'node:fs/promises'
 import { expect, it } from 'vitest'
 import { type Folder, finished, folder, start } from './walback.ts'
 
-/** Well above what it takes on two busy cores; a demo that takes longer is no demo. */
-const within_ms = 110_000
-
 const processesOf = async (place: string): Promise<string[]> => {
   if (process.platform !== 'linux') return []
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name) && name !== String(process.pid))
@@ -26,47 +23,41 @@ async function openFolder(): Promise<Folder> {
   return place
 }
 
-it(
-  'loses rows, finds the transaction and brings them back, exactly; and leaves nothing behind',
-  async () => {
-    await using place = await openFolder()
-    const started = performance.now()
-    const { exit, stdout, stderr } = await finished(demo(place, '--json'))
-    expect({ exit, stderr }).toEqual({ exit: 0, stderr: '' })
-    expect(performance.now() - started).toBeLessThan(within_ms)
+it('loses rows, finds the transaction and brings them back, exactly; and leaves nothing behind', async () => {
+  await using place = await openFolder()
+  const { exit, stdout, stderr } = await finished(demo(place, '--json'))
+  expect({ exit, stderr }).toEqual({ exit: 0, stderr: '' })
 
-    const found = JSON.parse(stdout)
-    expect(found).toMatchObject({
-      schema_version: 1,
-      equal: true,
-      kept: null,
-      delete: { xid: expect.stringMatching(/^\d+$/), lsn: expect.stringMatching(/^[0-9A-F]+\/[0-9A-F]+$/) },
-      versions: { postgres: expect.stringMatching(/^18\./), node: process.versions.node },
-    })
-    expect(found.delete.rows).toBeGreaterThan(10_000)
-    const tables: { table: string; rows: number; equal: boolean }[] = found.tables
-    expect(tables.map(({ table }) => table)).toEqual(['products', 'customers', 'orders', 'audit_log', 'order_items'])
-    expect(tables.every(({ equal, rows }) => equal && rows > 0)).toBe(true)
-    expect(tables.at(-1)?.rows).toBe(found.delete.rows)
-    // Work went on before, during and after: the comparison is none of a database at rest.
-    expect(found.transactions).toBeGreaterThan(100)
-    const { confirmed, in_live, in_restored } = found.orders_after_delete
-    expect(confirmed).toBeGreaterThan(0)
-    expect({ in_live, in_restored }).toEqual({ in_live: confirmed, in_restored: 0 })
-    const commands: { command: string }[] = found.commands
-    expect(commands.map(({ command }) => command.replace(/\S+:\/\/\S+/, 'URL'))).toEqual([
-      'walback init --db URL --repo backups',
-      'walback backup --full',
-      "walback log --op delete --rows '>100'",
-      `walback restore --before-tx ${found.delete.xid} --into shop_before --yes`,
-    ])
-    expect(found.steps.map(({ name }: { name: string }) => name)).toContain('proof')
+  const found = JSON.parse(stdout)
+  expect(found).toMatchObject({
+    schema_version: 1,
+    equal: true,
+    kept: null,
+    delete: { xid: expect.stringMatching(/^\d+$/), lsn: expect.stringMatching(/^[0-9A-F]+\/[0-9A-F]+$/) },
+    versions: { postgres: expect.stringMatching(/^18\./), node: process.versions.node },
+  })
+  expect(found.delete.rows).toBeGreaterThan(10_000)
+  const tables: { table: string; rows: number; equal: boolean }[] = found.tables
+  expect(tables.map(({ table }) => table)).toEqual(['products', 'customers', 'orders', 'audit_log', 'order_items'])
+  expect(tables.every(({ equal, rows }) => equal && rows > 0)).toBe(true)
+  expect(tables.at(-1)?.rows).toBe(found.delete.rows)
+  // Work went on before, during and after: the comparison is none of a database at rest.
+  expect(found.transactions).toBeGreaterThan(100)
+  const { confirmed, in_live, in_restored } = found.orders_after_delete
+  expect(confirmed).toBeGreaterThan(0)
+  expect({ in_live, in_restored }).toEqual({ in_live: confirmed, in_restored: 0 })
+  const commands: { command: string }[] = found.commands
+  expect(commands.map(({ command }) => command.replace(/\S+:\/\/\S+/, 'URL'))).toEqual([
+    'walback init --db URL --repo backups',
+    'walback backup --full',
+    "walback log --op delete --rows '>100'",
+    `walback restore --before-tx ${found.delete.xid} --into shop_before --yes`,
+  ])
+  expect(found.steps.map(({ name }: { name: string }) => name)).toContain('proof')
 
-    expect(await leftIn(place)).toEqual([])
-    expect(await processesOf(place.path)).toEqual([])
-  },
-  within_ms + 10_000,
-)
+  expect(await leftIn(place)).toEqual([])
+  expect(await processesOf(place.path)).toEqual([])
+})
 
 it('can be interrupted, and then leaves nothing behind either', async () => {
   await using place = await openFolder()

@@ -84,7 +84,7 @@ beforeAll(async () => {
     "CREATE ROLE md5_user LOGIN PASSWORD 'p: w\\x'",
     'SELECT pg_reload_conf()',
   )
-}, 120_000)
+})
 
 afterAll(async () => {
   await server?.[Symbol.asyncDispose]()

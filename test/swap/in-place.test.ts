@@ -214,7 +214,7 @@ describe.each(oneOrBoth(18))('a restore in place (%i)', (major) => {
     await archive.restored({ kind: 'mark', name: swapped.mark }, async (there) => {
       expect(differences(old, await fingerprint(there), ourObjects)).toEqual([])
     })
-  }, 120_000)
+  })
 
   it('that cannot be finished leaves the database open, and as it was', async () => {
     const stage = await prepare()
@@ -253,7 +253,7 @@ describe.each(oneOrBoth(18))('a restore in place (%i)', (major) => {
     expect(await planRollback({ conninfo })).toEqual({ kind: 'open' })
     await rollBack({ kind: 'open' }, { conninfo, repository: archive.repository, source: 'shop' })
     expect(await numbers(url)).toEqual([])
-  }, 120_000)
+  })
 
   it('that was killed between the swap and the new slot is carried on by `init --successor`', async () => {
     const { server, url, archive, conninfo } = await prepare()
@@ -277,5 +277,5 @@ describe.each(oneOrBoth(18))('a restore in place (%i)', (major) => {
     await archive.restored({ kind: 'latest' }, async (there) => {
       expect(differences(golden, await fingerprint(there), ourObjects)).toEqual([])
     })
-  }, 120_000)
+  })
 })
