@@ -90,16 +90,7 @@ async function restore(context: Context, given: Options): Promise<number | undef
     live === undefined && destination !== undefined
       ? await lookAtTarget(context, repository, plan, destination, options)
       : undefined
-  const into =
-    destination === undefined
-      ? options.sqlOut === undefined
-        ? 'a throwaway server, for the preview alone'
-        : `${options.sqlOut === '-' ? 'stdout' : options.sqlOut}, as SQL, by way of a throwaway server`
-      : live !== undefined
-        ? liveInWords(live, destination.conninfo)
-        : options.inPlace
-          ? inPlaceInWords(destination.conninfo)
-          : databaseInWords(plan, destination)
+  const into = intoInWords(plan, destination, live, options)
   const eta = await etaOf(repository, plan, signal)
   const words = planInWords(context, plan, {
     into,
@@ -226,6 +217,20 @@ async function destinationInUse(context: Context, options: Options): Promise<Des
     })
   const conninfo = await context.requireConninfo()
   return { conninfo, database: conninfo.database }
+}
+
+function intoInWords(
+  plan: RestorePlan,
+  destination: Destination | undefined,
+  live: LiveUse | undefined,
+  { sqlOut, inPlace }: Options,
+): string {
+  if (destination === undefined) {
+    if (sqlOut === undefined) return 'a throwaway server, for the preview alone'
+    return `${sqlOut === '-' ? 'stdout' : sqlOut}, as SQL, by way of a throwaway server`
+  }
+  if (live !== undefined) return liveInWords(live, destination.conninfo)
+  return inPlace ? inPlaceInWords(destination.conninfo) : databaseInWords(plan, destination)
 }
 
 const databaseInWords = ({ base }: RestorePlan, { conninfo, database }: Destination): string =>

@@ -41,10 +41,28 @@ export function matchSelection(selection: Selection): (table: TableName) => bool
     !isExcluded(table) && (!namesSome || isNamed(table) || inSchema.some((expression) => expression.test(table.schema)))
 }
 
-export function matchExcluded({ excludeTables, excludeSchemas }: Selection): (table: TableName) => boolean {
+function matchExcluded({ excludeTables, excludeSchemas }: Selection): (table: TableName) => boolean {
   const isExcluded = matchTables(excludeTables)
   const inSchema = excludeSchemas.map(expressionOf)
   return (table) => isExcluded(table) || inSchema.some((expression) => expression.test(table.schema))
+}
+
+/** The tables that are meant, and those below them but for excluded ones: by their keys. */
+export function meantWithBelow<T extends TableName>(
+  tables: readonly T[],
+  selection: Selection,
+  { keyOf, below }: { readonly keyOf: (table: T) => string; readonly below: ReadonlyMap<string, readonly T[]> },
+): ReadonlySet<string> {
+  const isExcluded = matchExcluded(selection)
+  const meant = new Set<string>()
+  const pending = tables.filter(matchSelection(selection))
+  for (let table = pending.pop(); table !== undefined; table = pending.pop()) {
+    const key = keyOf(table)
+    if (meant.has(key) || isExcluded(table)) continue
+    meant.add(key)
+    pending.push(...(below.get(key) ?? []))
+  }
+  return meant
 }
 
 const expressionOf = (pattern: string): RegExp =>

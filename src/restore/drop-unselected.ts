@@ -2,7 +2,7 @@ import type pg from 'pg'
 import { WalbackError } from '../base/errors.ts'
 import type { QualifiedName } from '../model/catalog.ts'
 import { qualified } from '../model/identifier.ts'
-import { isPartial, matchExcluded, matchSelection, type Selection } from '../model/selection.ts'
+import { isPartial, meantWithBelow, type Selection } from '../model/selection.ts'
 import type { Selected } from './selected.ts'
 import type { TargetTables } from './target-tables.ts'
 
@@ -86,20 +86,20 @@ export async function dropUnselected(
 }
 
 /** The tables that are meant, and those below them; by their ids. */
-export function keptTables(
-  all: readonly (QualifiedName & { readonly oid: string; readonly parents: readonly string[] })[],
-  selection: Selection,
-): ReadonlySet<string> {
-  const [isMeant, isExcluded] = [matchSelection(selection), matchExcluded(selection)]
-  const kept = new Set<string>()
-  const pending = all.filter(isMeant)
-  for (let table = pending.pop(); table !== undefined; table = pending.pop()) {
-    const { oid } = table
-    if (kept.has(oid) || isExcluded(table)) continue
-    kept.add(oid)
-    pending.push(...all.filter(({ parents }) => parents.includes(oid)))
-  }
-  return kept
+export function keptTables(all: readonly Descendant[], selection: Selection): ReadonlySet<string> {
+  const below = new Map<string, Descendant[]>()
+  for (const table of all)
+    for (const parent of table.parents) {
+      const known = below.get(parent)
+      if (known) known.push(table)
+      else below.set(parent, [table])
+    }
+  return meantWithBelow(all, selection, { keyOf: ({ oid }) => oid, below })
+}
+
+interface Descendant extends QualifiedName {
+  readonly oid: string
+  readonly parents: readonly string[]
 }
 
 /** Tables that are not kept, and whose row type one that is has a column of. */

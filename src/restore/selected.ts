@@ -4,7 +4,7 @@ import { ahead } from '../base/ahead.ts'
 import { WalbackError } from '../base/errors.ts'
 import { nearest } from '../base/nearest.ts'
 import type { QualifiedName } from '../model/catalog.ts'
-import { isEverything, matchExcluded, matchSelection, type Selection } from '../model/selection.ts'
+import { isEverything, meantWithBelow, type Selection } from '../model/selection.ts'
 import type { Statement } from '../postgres/split-sql.ts'
 import type { BaseTable } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -95,18 +95,10 @@ function keptOf(
   statements: readonly Statement[],
   selection: Selection,
 ): ReadonlySet<string> {
-  const [isMeant, isExcluded] = [matchSelection(selection), matchExcluded(selection)]
   const below = new Map<string, QualifiedName[]>()
   for (const { parent, child } of inheritanceIn(statements))
     below.set(keyOf(parent), [...(below.get(keyOf(parent)) ?? []), child])
-  const kept = new Set<string>()
-  const pending: QualifiedName[] = [...tables, ...tablesIn(statements)].filter(isMeant)
-  for (let table = pending.pop(); table !== undefined; table = pending.pop()) {
-    if (kept.has(keyOf(table)) || isExcluded(table)) continue
-    kept.add(keyOf(table))
-    pending.push(...(below.get(keyOf(table)) ?? []))
-  }
-  return kept
+  return meantWithBelow<QualifiedName>([...tables, ...tablesIn(statements)], selection, { keyOf, below })
 }
 
 interface Command {

@@ -13,9 +13,9 @@ export function datedName(database: string, what: 'before' | 'undone' | 'restore
   return `${head}${tail}`
 }
 
-const isDated = (name: string, of: string, what: 'before' | 'restored'): boolean => {
-  const [, head, found] = /^(.*)_(before|restored)_\d{8}T\d{6}Z$/s.exec(name) ?? []
-  return head !== undefined && found === what && of.startsWith(head) && (head === of || Buffer.byteLength(name) > 60)
+const isBefore = (name: string, of: string): boolean => {
+  const [, head] = /^(.*)_before_\d{8}T\d{6}Z$/s.exec(name) ?? []
+  return head !== undefined && of.startsWith(head) && (head === of || Buffer.byteLength(name) > 60)
 }
 
 /** The databases that restores in place have put aside under dated names, the newest first. */
@@ -24,9 +24,12 @@ export async function databasesBefore(client: pg.Client, database: string): Prom
   const stamp = (name: string): string => name.slice(-16)
   return rows
     .map(({ name }) => name)
-    .filter((name) => isDated(name, database, 'before'))
+    .filter((name) => isBefore(name, database))
     .sort((a, b) => (stamp(a) < stamp(b) ? 1 : -1))
 }
+
+export const allowConnectionsSql = (database: string, allowed: boolean): string =>
+  `ALTER DATABASE ${quoteIdent(database)} WITH ALLOW_CONNECTIONS ${allowed}`
 
 export const renameSql = (from: string, to: string): string =>
   `ALTER DATABASE ${quoteIdent(from)} RENAME TO ${quoteIdent(to)}`

@@ -3,18 +3,17 @@ import { sleep, throwIfAborted, waitFor } from '../base/abort.ts'
 import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
 import { emit } from '../capture/heartbeat.ts'
 import { releaseSlot } from '../capture/release-slot.ts'
-import { captureContinuously } from '../capture/session.ts'
+import { captureContinuously, requireTimeline } from '../capture/session.ts'
 import { setUp } from '../capture/setup.ts'
-import { quoteIdent } from '../model/identifier.ts'
 import type { Lsn } from '../model/lsn.ts'
 import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { askServerHistory } from '../postgres/server-history.ts'
 import { readSlot } from '../postgres/source.ts'
 import type { Repository } from '../repository/repository.ts'
-import { currentTimeline, type Timeline } from '../repository/timeline.ts'
+import type { Timeline } from '../repository/timeline.ts'
 import { onServer } from '../restore/destination.ts'
-import { renameSql } from './names.ts'
+import { allowConnectionsSql, renameSql } from './names.ts'
 
 export interface SwapOptions {
   /** The database in use, by its name and its server. */
@@ -55,9 +54,7 @@ const capturePatience_ms = 60_000
  */
 export async function swapDatabases(options: SwapOptions): Promise<SwapReport> {
   const { conninfo, source } = options
-  const timeline = await currentTimeline(options.repository, source)
-  if (timeline === undefined)
-    throw new WalbackError('no_repository', `the repository holds no source ${source}`, { hint: 'see `walback list`' })
+  const timeline = await requireTimeline(options.repository, source)
   const destination = { conninfo, database: conninfo.database }
   return onServer(destination, async (admin) => {
     await requireSwappable(admin, options)
@@ -68,7 +65,7 @@ export async function swapDatabases(options: SwapOptions): Promise<SwapReport> {
     let [mark, mark_lsn] = ['', 0n as Lsn]
     try {
       options.onStep?.(`${conninfo.database} is closed to new connections`)
-      await admin.query(`ALTER DATABASE ${quoteIdent(conninfo.database)} WITH ALLOW_CONNECTIONS false`)
+      await admin.query(allowConnectionsSql(conninfo.database, false))
       await endSessions(admin, conninfo.database, 'all but walback')
       mark = `before-swap-${options.keptAs}`
       mark_lsn = await emit(inside, { v: 1, kind: 'mark', name: mark })
@@ -95,8 +92,8 @@ export async function requireSwappable(
   admin: pg.Client,
   { conninfo, successor, keptAs }: Pick<SwapOptions, 'conninfo' | 'keptAs'> & { readonly successor?: string },
 ): Promise<void> {
-  const { rows } = await admin.query<{ name: string; mine: boolean; template: boolean }>(
-    `SELECT datname AS name, pg_catalog.pg_has_role(datdba, 'USAGE') AS mine, datistemplate AS template
+  const { rows } = await admin.query<{ name: string; mine: boolean }>(
+    `SELECT datname AS name, pg_catalog.pg_has_role(datdba, 'USAGE') AS mine
      FROM pg_catalog.pg_database WHERE datname IN ($1, $2, $3)`,
     [conninfo.database, successor ?? conninfo.database, keptAs],
   )
@@ -203,14 +200,14 @@ async function reopened({ conninfo }: SwapOptions, error: unknown): Promise<unkn
   } catch (second) {
     return new WalbackError('failed', `${messageOf(error)}; and ${conninfo.database} is closed: ${messageOf(second)}`, {
       cause: error,
-      hint: `nothing else was changed; open it with ALTER DATABASE ${quoteIdent(conninfo.database)} WITH ALLOW_CONNECTIONS true`,
+      hint: `nothing else was changed; open it with ${allowConnectionsSql(conninfo.database, true)}`,
     })
   }
 }
 
 /** Lets everybody connect. */
 export async function openDatabase(conninfo: Conninfo): Promise<void> {
-  const sql = `ALTER DATABASE ${quoteIdent(conninfo.database)} WITH ALLOW_CONNECTIONS true`
+  const sql = allowConnectionsSql(conninfo.database, true)
   await onServer({ conninfo, database: conninfo.database }, (client) => client.query(sql))
 }
 
@@ -224,7 +221,7 @@ async function rename(admin: pg.Client, { conninfo, successor, keptAs }: SwapOpt
       await admin.query('BEGIN')
       await admin.query(renameSql(database, keptAs))
       await admin.query(renameSql(successor, database))
-      await admin.query(`ALTER DATABASE ${quoteIdent(keptAs)} WITH ALLOW_CONNECTIONS true`)
+      await admin.query(allowConnectionsSql(keptAs, true))
       await admin.query('COMMIT')
       return
     } catch (error) {

@@ -40,7 +40,7 @@ export async function writeSql(past: Past, write: Write, options: SqlOutOptions 
       snapshot,
       serverVersion: Number(version),
       excludeSchemas: ['walback'],
-      lockTimeout_ms: lockTimeout_ms,
+      lockTimeout_ms,
       ...(signal ? { signal } : {}),
     })
     const { plan } = past
@@ -133,16 +133,23 @@ async function writeLargeObjects(client: pg.Client, write: Write, signal: AbortS
   )
   for (const { oid, owner } of rows) {
     await write(`SELECT pg_catalog.lo_create('${oid}');\nALTER LARGE OBJECT ${oid} OWNER TO ${quoteIdent(owner)};\n`)
-    const pages = await client.query<{ offset: string; bytes: string }>(
-      `SELECT (pageno::int8 * 2048)::text AS offset, pg_catalog.encode(data, 'hex') AS bytes FROM pg_catalog.pg_largeobject WHERE loid = $1 ORDER BY pageno`,
-      [oid],
-    )
-    for (const { offset, bytes } of pages.rows) {
+    for (let next = 0, isMore = true; isMore; ) {
       throwIfAborted(signal)
-      if (bytes !== '') await write(`SELECT pg_catalog.lo_put('${oid}', ${offset}, '\\x${bytes}');\n`)
+      const { rows: pages } = await client.query<{ page: number; offset: string; bytes: string }>(
+        `SELECT pageno AS page, (pageno::int8 * 2048)::text AS offset, pg_catalog.encode(data, 'hex') AS bytes
+         FROM pg_catalog.pg_largeobject WHERE loid = $1 AND pageno >= $2 ORDER BY pageno LIMIT ${pagesAtOnce}`,
+        [oid, next],
+      )
+      for (const { offset, bytes } of pages)
+        if (bytes !== '') await write(`SELECT pg_catalog.lo_put('${oid}', ${offset}, '\\x${bytes}');\n`)
+      next = (pages.at(-1)?.page ?? 0) + 1
+      isMore = pages.length === pagesAtOnce
     }
   }
 }
+
+/** A large object may have terabytes. */
+const pagesAtOnce = 512
 
 /** One that reads another was made after it. */
 async function writeViews(client: pg.Client, write: Write): Promise<void> {

@@ -13,6 +13,7 @@ import {
   restoreInPlace,
   rollBack,
 } from '../../src/swap/in-place.ts'
+import { sql } from '../cli/walback.ts'
 import { startAgent } from '../support/agent-process.ts'
 import { differences, fingerprint } from '../support/fingerprint.ts'
 import { oneOrBoth, packageOf } from '../support/majors.ts'
@@ -63,18 +64,6 @@ class Application implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.stop.abort()
     await this.running
-  }
-}
-
-const sql = async (url: string, ...statements: string[]): Promise<Record<string, unknown>[]> => {
-  const client = new pg.Client({ connectionString: url, application_name: 'test' })
-  await client.connect()
-  try {
-    let rows: Record<string, unknown>[] = []
-    for (const statement of statements) rows = (await client.query<Record<string, unknown>>(statement)).rows
-    return rows
-  } finally {
-    await client.end()
   }
 }
 

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
-import { once, Subject } from '../restore/round-trip.ts'
-import { begin, preview, rowsOf, scriptOf, transaction, undo } from './stage.ts'
+import { once, type Subject } from '../restore/round-trip.ts'
+import { begin, openSubject, preview, rowsOf, scriptOf, transaction, undo } from './stage.ts'
 
 let server: EmbeddedServer
 beforeAll(async () => {
@@ -9,12 +9,7 @@ beforeAll(async () => {
 })
 afterAll(() => server[Symbol.asyncDispose]())
 
-async function subject(...schema: string[]): Promise<Subject> {
-  const made = await Subject.start(server)
-  await made.sql(...schema)
-  await made.open()
-  return made
-}
+const subject = (...schema: string[]): Promise<Subject> => openSubject(server, ...schema)
 
 /** Undoes, compares with before, undoes that, compares with after. */
 async function thereAndBack(one: Subject, tables: readonly string[], ...statements: string[]): Promise<void> {

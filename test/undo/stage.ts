@@ -1,9 +1,10 @@
 /** A database whose transactions are captured and undone: the stage that the tests of undoing share. */
 import { findTransactions, parseTransactionName } from '../../src/history/find-transaction.ts'
 import { resolveConninfo } from '../../src/postgres/conninfo.ts'
+import type { EmbeddedServer } from '../../src/postgres/embedded.ts'
 import type { Policy } from '../../src/undo/apply-rows.ts'
 import { Undo, type UndoOptions, type UndoReport } from '../../src/undo/undo.ts'
-import type { Subject } from '../restore/round-trip.ts'
+import { Subject } from '../restore/round-trip.ts'
 
 /** Runs statements in one transaction and gives its id. */
 export async function transaction({ client }: Subject, ...statements: string[]): Promise<string> {
@@ -68,4 +69,12 @@ export async function rowsOf({ client }: Subject, ...tables: string[]): Promise<
     found[table] = rows.map(({ row }) => row)
   }
   return found
+}
+
+/** A database of its own with an archive. */
+export async function openSubject(server: EmbeddedServer, ...schema: string[]): Promise<Subject> {
+  const made = await Subject.start(server)
+  await made.sql(...schema)
+  await made.open()
+  return made
 }

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
-import { Subject } from '../restore/round-trip.ts'
-import { preview, rowsOf, transaction, undo } from './stage.ts'
+import type { Subject } from '../restore/round-trip.ts'
+import { openSubject, preview, rowsOf, transaction, undo } from './stage.ts'
 
 let server: EmbeddedServer
 beforeAll(async () => {
@@ -9,12 +9,7 @@ beforeAll(async () => {
 })
 afterAll(() => server[Symbol.asyncDispose]())
 
-async function subject(...schema: string[]): Promise<Subject> {
-  const made = await Subject.start(server)
-  await made.sql(...schema)
-  await made.open()
-  return made
-}
+const subject = (...schema: string[]): Promise<Subject> => openSubject(server, ...schema)
 
 const orders = [
   'CREATE TABLE orders (id int PRIMARY KEY, state text NOT NULL, note text)',
