@@ -46,6 +46,7 @@ export interface SwapReport {
 
 /** Long enough for a segment to grow old, and to be stored. */
 const capturePatience_ms = 60_000
+const captureAttempts = 10
 
 /**
  * Puts another database in the place of the one in use. Everything that was committed in the old one is in the archive
@@ -124,14 +125,32 @@ export async function requireSwappable(
     })
 }
 
-/** Where no agent captures, this process does, until the old database's end is stored. */
+/**
+ * Where no agent captures, this process does, until the old database's end is stored. An agent that waits before its
+ * next attempt may take the slot first: then it is the one that captures.
+ */
 async function captureMeanwhile(
   admin: pg.Client,
   timeline: Timeline,
-  { conninfo, repository, source, onStep }: SwapOptions,
+  options: SwapOptions,
 ): Promise<AsyncDisposable | undefined> {
-  if ((await readSlot(admin, timeline.slot))?.active) return undefined
-  onStep?.('no agent is capturing: what is not in the archive yet is captured now')
+  let failure: unknown
+  for (let attempt = 0; attempt < captureAttempts; attempt++) {
+    if ((await readSlot(admin, timeline.slot))?.active) return undefined
+    options.onStep?.('no agent is capturing: what is not in the archive yet is captured now')
+    try {
+      return await beginCapture(options)
+    } catch (error) {
+      if (!(error instanceof WalbackError) || error.code !== 'locked') throw error
+      failure = error
+    }
+    await sleep(200, options.signal)
+  }
+  throw failure
+}
+
+/** Captures in this process, from when the stream is open until it is disposed of. */
+async function beginCapture({ conninfo, repository, source }: SwapOptions): Promise<AsyncDisposable> {
   const stop = new AbortController()
   let running: Promise<unknown> = Promise.resolve()
   await new Promise<void>((begun, failed) => {
