@@ -1,6 +1,8 @@
 import type pg from 'pg'
+import { z } from 'zod'
 import { messageOf } from '../base/errors.ts'
 import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
+import type { Checkpoints } from './checkpoints.ts'
 import { isStatementError } from './replay-session.ts'
 
 /**
@@ -8,12 +10,13 @@ import { isStatementError } from './replay-session.ts'
  * hold for a row for ever, but they may read other tables, or have been replaced since: a row that is there may not pass
  * when it is put back. So they are taken off before rows come, and put back after.
  */
-export interface DeferredCheck {
-  readonly table: string
-  readonly name: string
-  readonly definition: string
-  readonly comment: string | null
-}
+export const deferredCheck = z.object({
+  table: z.string(),
+  name: z.string(),
+  definition: z.string(),
+  comment: z.string().nullable(),
+})
+export type DeferredCheck = z.infer<typeof deferredCheck>
 
 const isExtensions = (classid: string, oid: string): string =>
   `EXISTS (SELECT FROM pg_catalog.pg_depend x WHERE x.classid = ${classid} AND x.objid = ${oid} AND x.deptype = 'e')`
@@ -44,13 +47,20 @@ export async function takeOffChecks(client: pg.Client): Promise<DeferredCheck[]>
 export async function putBackChecks(
   client: pg.Client,
   taken: readonly DeferredCheck[],
+  points: Checkpoints,
   onWarning: (warning: string) => void,
 ): Promise<void> {
   const last = taken.toReversed()
-  for (const { table, name, definition, comment } of last) {
-    await client.query(`ALTER TABLE ${table} ADD CONSTRAINT ${quoteIdent(name)} ${definition} NOT VALID`)
-    if (comment !== null)
-      await client.query(`COMMENT ON CONSTRAINT ${quoteIdent(name)} ON ${table} IS ${quoteLiteral(comment)}`)
+  for (const [place, { table, name, definition, comment }] of last.entries()) {
+    const key = `check ${place}`
+    if (points.has(key)) continue
+    const described =
+      comment === null ? '' : `; COMMENT ON CONSTRAINT ${quoteIdent(name)} ON ${table} IS ${quoteLiteral(comment)}`
+    await points.run(
+      client,
+      key,
+      `ALTER TABLE ${table} ADD CONSTRAINT ${quoteIdent(name)} ${definition} NOT VALID${described}`,
+    )
   }
   for (const { table, name } of last) {
     try {

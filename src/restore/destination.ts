@@ -6,6 +6,7 @@ import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
 import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { noTimeoutsSql } from '../postgres/row-session.ts'
+import { type Interrupted, resumableOf } from './checkpoints.ts'
 import { useEmpty } from './empty-database.ts'
 
 export interface Destination {
@@ -20,10 +21,14 @@ export interface Workplace {
   readonly database: string
   /** Whether it was made for the restore, and gets the properties of the source's. */
   readonly isNew: boolean
+  /** What it says of itself, if it was made for the restore; an earlier attempt may have made it. */
+  readonly about?: Interrupted & { readonly isResumed: boolean }
   /** Gives it its name; one that is new first gets its properties, in a session outside of it. */
   finish(properties: (client: pg.Client, database: string) => Promise<void>): Promise<void>
   /** Leaves the server as it was. */
   discard(): Promise<void>
+  /** Leaves it as it is, to be gone on with. */
+  leave?(): Promise<void>
 }
 
 /**
@@ -31,10 +36,15 @@ export interface Workplace {
  * that even a killed restore leaves nothing under the name that was asked for. One that is there and empty is used as
  * it is, and emptied again if the restore fails.
  */
-export async function prepareDestination(destination: Destination, source: DatabaseProperties): Promise<Workplace> {
+export async function prepareDestination(
+  destination: Destination,
+  source: { readonly name: string; readonly database: DatabaseProperties },
+  resumed?: Interrupted,
+): Promise<Workplace> {
   const admin = await connectForAdmin(destination)
   try {
     await admin.query(noTimeoutsSql)
+    if (resumed !== undefined) return await goOn(admin, destination, resumed)
     if (await isThere(admin, destination.database)) {
       const workplace = await useEmpty(destination.conninfo, destination.database)
       await admin.end()
@@ -81,7 +91,11 @@ export async function onServer<T>(destination: Destination, work: (client: pg.Cl
 export const temporaryPrefix = 'walback_restoring_'
 
 /** `admin` stays open as long as the restore runs: its lock tells other restores that the database is no leftover. */
-async function makeNew(admin: pg.Client, destination: Destination, source: DatabaseProperties): Promise<Workplace> {
+async function makeNew(
+  admin: pg.Client,
+  destination: Destination,
+  { name, database: source }: { readonly name: string; readonly database: DatabaseProperties },
+): Promise<Workplace> {
   const database = `${temporaryPrefix}${randomBytes(6).toString('hex')}`
   const { rows } = await admin.query<{ v: string }>(`SELECT current_setting('server_version_num') AS v`)
   await holdName(admin, database)
@@ -96,6 +110,38 @@ async function makeNew(admin: pg.Client, destination: Destination, source: Datab
           : `make an empty database yourself (the source has encoding ${source.encoding}, collation ${source.collate}) and name it with --into-url`,
     })
   }
+  const about = {
+    database,
+    into: destination.database,
+    source: name,
+    begun: new Date().toISOString(),
+    isResumed: false,
+  }
+  return workplaceOf(admin, destination, about)
+}
+
+/** Takes up a database that an earlier attempt has left; only one may. */
+async function goOn(admin: pg.Client, destination: Destination, resumed: Interrupted): Promise<Workplace> {
+  const { rows } = await admin.query<{ got: boolean }>(
+    `SELECT pg_catalog.pg_try_advisory_lock(${lockKey(resumed.database)}) AS got`,
+  )
+  if (!rows[0]?.got)
+    throw new WalbackError('locked', `somebody is at work on ${resumed.database}`, {
+      hint: 'wait for it, or end it with `walback restore pause`',
+    })
+  if (await isThere(admin, destination.database))
+    throw new WalbackError('refused', `there is a database ${destination.database} by now`, {
+      hint: 'rename or drop it, and resume then; or remove the interrupted restore with `walback restore discard`',
+    })
+  return workplaceOf(admin, destination, { ...resumed, isResumed: true })
+}
+
+function workplaceOf(
+  admin: pg.Client,
+  destination: Destination,
+  about: Interrupted & { readonly isResumed: boolean },
+): Workplace {
+  const { database } = about
   // A fresh session, since the one that was opened first may have been idle for hours, or been ended.
   const withAdmin = async (work: (client: pg.Client) => Promise<void>): Promise<void> => {
     try {
@@ -107,8 +153,11 @@ async function makeNew(admin: pg.Client, destination: Destination, source: Datab
   return {
     database,
     isNew: true,
+    about,
+    leave: () => admin.end().catch(() => undefined),
     finish: (properties) =>
       withAdmin(async (client) => {
+        await client.query(`COMMENT ON DATABASE ${quoteIdent(database)} IS NULL`)
         await properties(client, database)
         await rename(client, database, destination.database)
       }),
@@ -152,15 +201,20 @@ export async function holdName(session: pg.Client, database: string): Promise<vo
   await session.query(`SELECT pg_catalog.pg_advisory_lock_shared(${lockKey(database)})`)
 }
 
-/** Drops what was left behind by somebody who was killed: under a temporary name of ours, and in nobody's use. */
+/** Databases under a temporary name. */
+export const oursSql = `
+  SELECT d.datname AS name, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
+    EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datname = d.datname) AS "inUse"
+  FROM pg_catalog.pg_database d WHERE pg_catalog.starts_with(d.datname::text, $1) AND pg_catalog.pg_has_role(d.datdba, 'USAGE')`
+
+/**
+ * Drops what was left behind by somebody who was killed: under a temporary name of ours, and in nobody's use. What can
+ * be gone on with is somebody's work, and stays.
+ */
 export async function dropLeftovers(admin: pg.Client, prefix: string): Promise<void> {
-  const { rows } = await admin.query<{ name: string }>(
-    `SELECT d.datname AS name FROM pg_catalog.pg_database d
-     WHERE pg_catalog.starts_with(d.datname::text, $1) AND pg_catalog.pg_has_role(d.datdba, 'USAGE')
-       AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datname = d.datname)`,
-    [prefix],
-  )
-  for (const { name } of rows) {
+  const { rows } = await admin.query<{ name: string; comment: string | null; inUse: boolean }>(oursSql, [prefix])
+  for (const { name, comment, inUse } of rows) {
+    if (inUse || resumableOf(name, comment) !== undefined) continue
     const lock = await admin.query<{ got: boolean }>(`SELECT pg_catalog.pg_try_advisory_lock(${lockKey(name)}) AS got`)
     if (!lock.rows[0]?.got) continue
     await admin.query(`DROP DATABASE IF EXISTS ${quoteIdent(name)}`).catch(() => undefined)

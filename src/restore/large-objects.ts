@@ -5,6 +5,7 @@ import { rightsInAcl } from '../postgres/acl-item.ts'
 import type { BaseManifest } from '../repository/base.ts'
 import { readContainer } from '../repository/container.ts'
 import type { Repository } from '../repository/repository.ts'
+import type { Checkpoints } from './checkpoints.ts'
 import { splitLine } from './copy-text.ts'
 import type { Roles } from './roles.ts'
 
@@ -13,14 +14,18 @@ export async function restoreLargeObjects(
   client: pg.Client,
   repository: Repository,
   stored: BaseManifest['largeObjects'],
-  options: { readonly roles: Roles; readonly signal?: AbortSignal | undefined },
+  options: { readonly roles: Roles; readonly points: Checkpoints; readonly signal?: AbortSignal | undefined },
 ): Promise<void> {
-  const { roles, signal } = options
-  for (const { oid } of stored.objects) await client.query(`SELECT pg_catalog.lo_create(${oid})`)
-  for (const reference of stored.data) {
-    for await (const part of readContainer(repository.storage, { ...reference, kind: 'large objects' }, signal)) {
-      if (part.kind === 'block') await writePages(client, part.raw, signal)
+  const { roles, points, signal } = options
+  if (!points.has('large objects')) {
+    if (points.isResumed) await removeAll(client)
+    for (const { oid } of stored.objects) await client.query(`SELECT pg_catalog.lo_create(${oid})`)
+    for (const reference of stored.data) {
+      for await (const part of readContainer(repository.storage, { ...reference, kind: 'large objects' }, signal)) {
+        if (part.kind === 'block') await writePages(client, part.raw, signal)
+      }
     }
+    await points.note(client, 'large objects')
   }
   for (const { oid, owner, acl, comment } of stored.objects) {
     if (comment) await client.query(`COMMENT ON LARGE OBJECT ${oid} IS ${quoteLiteral(comment)}`)
@@ -33,6 +38,14 @@ export async function restoreLargeObjects(
     }
     await roles.give(client, 'owner', owner, (name) => `ALTER ${object} OWNER TO ${name}`)
   }
+}
+
+/** What an earlier attempt has made of them. One at a time, since each takes a lock. */
+async function removeAll(client: pg.Client): Promise<void> {
+  const { rows } = await client.query<{ oid: string }>(
+    'SELECT oid::text AS oid FROM pg_catalog.pg_largeobject_metadata',
+  )
+  for (const { oid } of rows) await client.query('SELECT pg_catalog.lo_unlink($1::oid)', [oid])
 }
 
 /** Lines of (object, byte offset, bytes as `\\x…`; the backslash is doubled in COPY's text). */

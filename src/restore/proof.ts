@@ -15,7 +15,8 @@ export async function proveTables(
   options: {
     readonly encoding: string
     readonly signal?: AbortSignal | undefined
-    readonly onTable?: () => void
+    /** Called in the session that has read the table. */
+    readonly onTable?: (client: pg.Client, table: RowTarget) => Promise<void> | void
   },
 ): Promise<void> {
   await forEachParallel(tables, lanes.length, async ({ table, expected }, lane) => {
@@ -23,7 +24,8 @@ export async function proveTables(
     const found = new RowHash()
     const columns = table.columns.length === 0 ? '' : ` (${table.columns.map(quoteIdent).join(', ')})`
     const sql = `COPY ${qualified(table)}${columns} TO STDOUT ${copyOptions(options.encoding)}`
-    for await (const lines of wholeLines(copyOut(lanes[lane] as pg.Client, sql, options.signal))) found.addLines(lines)
+    const client = lanes[lane] as pg.Client
+    for await (const lines of wholeLines(copyOut(client, sql, options.signal))) found.addLines(lines)
     if (found.rows !== expected.rows || found.digest() !== expected.digest()) {
       throw new WalbackError(
         'corrupt',
@@ -33,6 +35,6 @@ export async function proveTables(
         },
       )
     }
-    options.onTable?.()
+    await options.onTable?.(client, table)
   })
 }

@@ -1,4 +1,5 @@
 import type pg from 'pg'
+import { z } from 'zod'
 import { forEachParallel } from '../base/parallel.ts'
 import { RowHash } from '../codec/row-hash.ts'
 import type { QualifiedName } from '../model/catalog.ts'
@@ -6,8 +7,10 @@ import { qualified } from '../model/identifier.ts'
 import type { BaseTable } from '../repository/base.ts'
 import type { Change } from '../repository/change-reader.ts'
 import type { Repository } from '../repository/repository.ts'
+import type { Checkpoints } from './checkpoints.ts'
 import { DdlReplay } from './ddl-replay.ts'
 import { checkForm, Fold, type Folded } from './fold.ts'
+import type { NetChanges } from './net-changes.ts'
 import type { RestorePlan } from './plan.ts'
 import { type OnProgress, Phase } from './progress.ts'
 import { ReplayRoles } from './replay-roles.ts'
@@ -15,7 +18,17 @@ import { ReplaySession } from './replay-session.ts'
 import type { Roles } from './roles.ts'
 import { applyToTable, loadTable, type RestoredTable } from './rows.ts'
 import { quietly, type TargetTable, type TargetTables } from './target-tables.ts'
-import type { UnreadableRows } from './unreadable-rows.ts'
+import { leftOutShape, type UnreadableRows } from './unreadable-rows.ts'
+
+const tableState = z.object({
+  turn: z.number(),
+  rows: z.number(),
+  hash: z.string(),
+  raw: z.number(),
+  leftOut: leftOutShape,
+})
+
+export const keyOf = ({ oid }: BaseTable): string => `table ${oid}`
 
 export interface ReplayOptions {
   readonly memory_bytes: number
@@ -30,6 +43,9 @@ export interface ReplayOptions {
   readonly isIgnored: (oid: number) => boolean
   /** Ends the loading of the base: what is left of its schema is made. */
   readonly complete: (tables: readonly RestoredTable[]) => Promise<void>
+  readonly points: Checkpoints
+  /** Called before the first change of the schema, from where on nothing is noted any more. */
+  readonly onDdl: () => Promise<void>
   readonly roles: Roles
   /** Provides roles that the stream names, on a session that is in no transaction. */
   readonly provideRoles: (named: ReadonlySet<string>) => Promise<void>
@@ -53,6 +69,8 @@ export class Replay {
   private readonly fold: Fold
   private readonly base: ReadonlyMap<number, BaseTable>
   private loaded: Map<number, RestoredTable> | undefined
+  /** How many times what was folded has been applied; the same in each attempt, since the stream and the memory are. */
+  private turn = 0
   private session: ReplaySession | undefined
   private ddl: DdlReplay | undefined
 
@@ -123,6 +141,7 @@ export class Replay {
     await this.flush()
     if (this.loaded === undefined) await this.load(new Map())
     await this.complete()
+    await this.options.onDdl()
     const [client] = this.lanes as [pg.Client]
     const session = new ReplaySession(client)
     await session.prepare()
@@ -166,30 +185,66 @@ export class Replay {
     )
     const largestFirst = tables.sort((a, b) => b.rows - a.rows)
     await forEachParallel(largestFirst, this.lanes.length, async (table, lane) => {
-      const options = { ...this.options, onBytes: (raw: number) => phase.add(raw) }
       const client = this.lanes[lane] as pg.Client
-      const loaded = await loadTable(client, this.repository, table, changes.get(table.oid)?.changes, options).catch(
-        (error: unknown): RestoredTable => {
-          this.refused(table.oid, table, error)
-          return { table, expected: new RowHash() }
-        },
-      )
+      const known = this.known(table)
+      if (known) phase.add(known.raw)
+      const loaded = known?.restored ?? (await this.loadOne(client, table, changes.get(table.oid)?.changes, phase))
       restored.set(table.oid, loaded)
       this.tables.setRestored(table.oid, loaded)
     })
     this.loaded = restored
   }
 
+  private async loadOne(
+    client: pg.Client,
+    table: BaseTable,
+    changes: NetChanges | undefined,
+    phase: Phase,
+  ): Promise<RestoredTable> {
+    let raw = 0
+    const onBytes = (bytes: number): void => {
+      raw += bytes
+      phase.add(bytes)
+    }
+    const { points } = this.options
+    const load = () => loadTable(client, this.repository, table, changes, { ...this.options, onBytes })
+    try {
+      if (changes === undefined && table.rows === 0) return await load()
+      return await points.together(client, keyOf(table), load, (loaded) => this.stateOf(loaded, raw))
+    } catch (error) {
+      this.refused(table.oid, table, error)
+      const loaded = { table, expected: new RowHash() }
+      await points.note(client, keyOf(table), this.stateOf(loaded, raw))
+      return loaded
+    }
+  }
+
+  /** What is to be noted of a table: what has been applied to it, and what its rows must be then. */
+  private stateOf({ table, expected }: RestoredTable, raw = 0): z.infer<typeof tableState> {
+    const { turn } = this
+    return { turn, rows: expected.rows, hash: expected.digest(), raw, leftOut: this.options.unreadable.of(table) }
+  }
+
+  /** What an earlier attempt has noted of it. */
+  private known(table: BaseTable): { turn: number; raw: number; restored: RestoredTable } | undefined {
+    const state = this.options.points.get(keyOf(table), tableState)
+    if (state === undefined) return undefined
+    this.options.unreadable.recall(table, state.leftOut)
+    return { ...state, restored: { table, expected: RowHash.from(state.rows, state.hash) } }
+  }
+
   private async applySideBySide(
     loaded: ReadonlyMap<number, RestoredTable>,
     changes: ReadonlyMap<number, Folded>,
   ): Promise<void> {
+    this.turn++
     await forEachParallel(changes, this.lanes.length, async ([oid, { changes: net }], lane) => {
       const client = this.lanes[lane] as pg.Client
       const table = loaded.get(oid)
-      if (table === undefined) return
+      if (table === undefined || (this.known(table.table)?.turn ?? 0) >= this.turn) return
       await client.query('BEGIN')
       await applyToTable(client, table, net, this.options)
+      await this.options.points.note(client, keyOf(table.table), this.stateOf(table))
       await client.query('COMMIT')
     })
   }

@@ -1,4 +1,5 @@
 import type pg from 'pg'
+import { z } from 'zod'
 import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
 import type { Role } from '../model/catalog.ts'
 import { quoteIdent } from '../model/identifier.ts'
@@ -36,6 +37,10 @@ export interface Translated {
   readonly count: () => void
 }
 
+/** What was done about roles: those that were made, by their names, with their ids; and what could not be as it was. */
+export const rolesDone = z.object({ made: z.record(z.string(), z.number()), troubles: z.array(z.string()) })
+type RolesDone = z.infer<typeof rolesDone>
+
 /** What is left out when a role is not there, beside what statements give: ALTER ROLE … IN DATABASE … SET. */
 type What = Exclude<Subject, 'revoke'> | 'setting'
 
@@ -66,6 +71,16 @@ export class Roles implements RoleMap {
 
   static async open(client: pg.Client, recorded: readonly Role[], options: RoleOptions): Promise<Roles> {
     return new Roles(recorded, await readTargetRoles(client), options)
+  }
+
+  /** What an earlier attempt has done about roles. */
+  recall({ made, troubles }: RolesDone): void {
+    for (const [name, oid] of Object.entries(made)) this.made.set(name, oid)
+    this.troubles.push(...troubles)
+  }
+
+  get done(): RolesDone {
+    return { made: Object.fromEntries(this.made), troubles: [...this.troubles] }
   }
 
   /**

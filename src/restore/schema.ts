@@ -1,10 +1,12 @@
 import type pg from 'pg'
+import { z } from 'zod'
 import { throwIfAborted } from '../base/abort.ts'
 import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
 import { type Statement, splitStatements } from '../postgres/split-sql.ts'
 import type { ObjectReference } from '../repository/base.ts'
 import { readContainer } from '../repository/container.ts'
 import type { Repository } from '../repository/repository.ts'
+import type { Checkpoints } from './checkpoints.ts'
 import type { RestorePlan } from './plan.ts'
 import { isAboutRole, type Roles } from './roles.ts'
 
@@ -79,36 +81,70 @@ function isOurs(statement: Statement, publications: readonly string[]): boolean 
   return isAboutPublication && publications.some(names)
 }
 
+/** A statement that the target refused and that was left out: what else is to be told of it hangs on the error. */
+export const refusalShape = z.object({ message: z.string(), code: z.string(), file: z.string().optional() })
+
 /**
  * Runs statements one by one, for the roles that the target has. What only names a role that is not there, or what only
- * a superuser may do and rows do not depend on, is left out with a warning; anything else fails the restore.
+ * a superuser may do and rows do not depend on, is left out with a warning; anything else fails the restore. What an
+ * earlier attempt has run is not run again, but for the settings that what comes next needs.
  */
 export async function runStatements(
   client: pg.Client,
   statements: readonly Statement[],
   options: {
     readonly roles: Roles
+    readonly points: Checkpoints
+    /** What is noted has this name: each statement, or, which is faster, that all were run (by the caller, at the end). */
+    readonly name: string
+    readonly noted: 'each' | 'as one'
     readonly onWarning: (warning: string) => void
     readonly onDone?: (() => void) | undefined
     readonly signal?: AbortSignal | undefined
   },
 ): Promise<void> {
-  for (const statement of statements) {
+  const { roles, points, onWarning } = options
+  const wasRun = (key: string): boolean => points.has(options.noted === 'each' ? key : options.name)
+  const run = (key: string, sql: string): Promise<unknown> =>
+    options.noted === 'each' ? points.run(client, key, sql) : client.query(sql)
+  let runsAsAnother = false
+  const leftOut = (statement: Statement, error: unknown): void => {
+    if (!roles.isRefusal(statement, error)) onWarning(`left out (${messageOf(error)}): ${firstLine(statement.text)}`)
+  }
+  for (const [place, statement] of statements.entries()) {
     throwIfAborted(options.signal)
-    const sql = options.roles.statementFor(statement)
+    const key = `${options.name} ${place}`
+    const sql = roles.statementFor(statement)
+    const refused = points.get(`${key} refused`, refusalShape)
+    if (refused !== undefined) leftOut(statement, refused)
+    if (statement.kind === 'VariableSetStmt') runsAsAnother = setsUser(statement, runsAsAnother)
     try {
-      if (sql !== undefined) await client.query(sql)
+      // Grants in another's name are run again: to note them, one has to be oneself.
+      if (sql === undefined) continue
+      if (statement.kind === 'VariableSetStmt' || runsAsAnother) await client.query(sql)
+      else if (refused === undefined && !wasRun(key)) await run(key, sql)
     } catch (error) {
       throwIfAborted(options.signal)
       if (!canBeLeftOut(statement, error)) throw statementFailure(statement, error)
-      if (!options.roles.isRefusal(statement, error))
-        options.onWarning(`left out (${messageOf(error)}): ${firstLine(statement.text)}`)
+      leftOut(statement, error)
       // What comes next would go where the statement before this one said.
       if (setsTablespace(statement)) await client.query("SET default_tablespace = ''")
+      else if (statement.kind !== 'VariableSetStmt' && !runsAsAnother)
+        await points.note(
+          client,
+          `${key} refused`,
+          refusalShape.parse({ ...(error as object), message: messageOf(error) }),
+        )
+    } finally {
+      options.onDone?.()
     }
-    options.onDone?.()
   }
 }
+
+const setsUser = (statement: Statement, before: boolean): boolean =>
+  text(statement.node).includes('"name":"session_authorization"')
+    ? text(statement.node).includes('"kind":"VAR_SET_VALUE"')
+    : before
 
 /** Statements about rights and owners, and such as describe but hold nothing. */
 const rightsKinds = new Set([

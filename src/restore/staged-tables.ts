@@ -25,7 +25,7 @@ export async function stageTables(
   const staged = new Map<number, BaseTable>()
   for (const table of tables.filter(isStaged)) {
     if (staged.size === 0) await client.query(`CREATE SCHEMA IF NOT EXISTS ${quoteIdent(staging)}`)
-    const beside = { ...table, schema: staging, name: String(table.oid) }
+    const beside = besideOf(table)
     try {
       await client.query(`CREATE TABLE ${qualified(beside)} (LIKE ${qualified(table)} INCLUDING GENERATED)`)
       staged.set(table.oid, beside)
@@ -38,7 +38,15 @@ export async function stageTables(
   return staged
 }
 
-/** Takes the rows over, and removes what was beside. */
+/** The tables beside that an earlier attempt has made, by the ids of those that they stand for. */
+export function stagedBefore(tables: readonly BaseTable[], oids: readonly number[]): Map<number, BaseTable> {
+  const made = new Set(oids)
+  return new Map(tables.filter(({ oid }) => made.has(oid)).map((table) => [table.oid, besideOf(table)]))
+}
+
+const besideOf = (table: BaseTable): BaseTable => ({ ...table, schema: staging, name: String(table.oid) })
+
+/** Takes the rows over, and removes what was beside. The session is in a transaction. */
 export async function settleTables(
   client: pg.Client,
   tables: readonly BaseTable[],
@@ -49,13 +57,12 @@ export async function settleTables(
   for (const table of tables) {
     const beside = staged.get(table.oid)
     if (beside === undefined || table.columns.length === 0) continue
-    await client.query('BEGIN')
+    await client.query('SAVEPOINT rows')
     try {
       await quietTriggers(client)
       await client.query(takeOverSql(table, beside))
-      await client.query('COMMIT')
     } catch (error) {
-      await client.query('ROLLBACK')
+      await client.query('ROLLBACK TO rows')
       if (!table.extension || !isAboutRows(error)) throw error
       onWarning(`left out (${messageOf(error)}): rows of the extension's table ${table.schema}.${table.name}`)
     }

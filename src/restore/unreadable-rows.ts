@@ -1,8 +1,12 @@
 import { isUtf8 } from 'node:buffer'
 import type pg from 'pg'
+import { z } from 'zod'
 import { codeOf, messageOf } from '../base/errors.ts'
 import type { QualifiedName } from '../model/catalog.ts'
 import { qualified } from '../model/identifier.ts'
+
+export const leftOutShape = z.object({ rows: z.number(), refusal: z.string().nullable() })
+type LeftOutRows = z.infer<typeof leftOutShape>
 
 /**
  * Rows that no server takes, and no dump restores. Those whose bytes are not text in the database's encoding (functions
@@ -22,6 +26,16 @@ export class UnreadableRows {
   /** Whether any were left out, so that the stream may name rows that are not there. (Tables get other names on the way.) */
   get areMissing(): boolean {
     return this.counts.size > 0 || this.refusals.size > 0
+  }
+
+  /** What was left out of a table, for a restore that goes on from there. */
+  of(table: QualifiedName): LeftOutRows {
+    return { rows: this.counts.get(qualified(table)) ?? 0, refusal: this.refusals.get(qualified(table)) ?? null }
+  }
+
+  recall(table: QualifiedName, { rows, refusal }: LeftOutRows): void {
+    if (rows > 0) this.counts.set(qualified(table), rows)
+    if (refusal !== null) this.refusals.set(qualified(table), refusal)
   }
 
   /** Rows of the table were refused by an error; false: it is not one of the values' own. */
