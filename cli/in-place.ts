@@ -29,7 +29,7 @@ export async function restoreInItsPlace(
   repository: Repository,
   plan: RestorePlan,
   conninfo: Conninfo,
-  options: InPlaceFlags & RoleFlags & { readonly jobs: number },
+  options: InPlaceFlags & RoleFlags & { readonly jobs: number; readonly request: unknown },
 ): Promise<number> {
   const { out, signal } = context
   await context.confirmName(conninfo.database, options.confirm, `replace ${conninfo.database} by what is restored`)
@@ -37,6 +37,7 @@ export async function restoreInItsPlace(
   const { restored, swapped } = await restoreInPlace(repository, plan, conninfo, {
     jobs: options.jobs,
     roles: roleOptionsOf(options),
+    request: options.request,
     onProgress: restoreProgress(out, progress),
     onStep: (step) => out.say(`  ${printable(step)}`),
     signal,

@@ -32,7 +32,9 @@ const flagsShape = z.strictObject({
   owner: z.boolean().exactOptional(),
   privileges: z.boolean().exactOptional(),
 })
-type PlannedFlags = Omit<z.infer<typeof flagsShape>, 'mapRole'> & { readonly mapRole?: ReadonlyMap<string, string> }
+export type PlannedFlags = Omit<z.infer<typeof flagsShape>, 'mapRole'> & {
+  readonly mapRole?: ReadonlyMap<string, string>
+}
 
 /** What a restore gives, whatever it is read from: the same must come out of it when it is carried out. */
 const outcomeShape = z.object({
@@ -74,6 +76,19 @@ export interface ReviewedPlan {
   check(source: string, plan: RestorePlan): void
 }
 
+/** A plan in such a form that another process can plan the same again, and knows whether it is the same. */
+export function planContent(plan: RestorePlan, flags: PlannedFlags): z.infer<typeof fileShape> {
+  const { mapRole, ...rest } = flags
+  const known = Object.fromEntries(Object.entries(rest).filter(([name]) => name in flagsShape.shape))
+  return {
+    walback: 'restore plan',
+    version: 1,
+    source: plan.source,
+    flags: flagsShape.parse({ ...known, ...(mapRole ? { mapRole: [...mapRole] } : {}) }),
+    outcome: outcomeOf(plan),
+  }
+}
+
 /** Writes a plan for somebody to review, and to be carried out as it is. It may have a URL in it: only its owner reads it. */
 export async function writePlanFile(
   context: Context,
@@ -81,15 +96,7 @@ export async function writePlanFile(
   plan: RestorePlan,
   flags: PlannedFlags,
 ): Promise<string> {
-  const { mapRole, ...rest } = flags
-  const known = Object.fromEntries(Object.entries(rest).filter(([name]) => name in flagsShape.shape))
-  const content: z.infer<typeof fileShape> = {
-    walback: 'restore plan',
-    version: 1,
-    source: plan.source,
-    flags: flagsShape.parse({ ...known, ...(mapRole ? { mapRole: [...mapRole] } : {}) }),
-    outcome: outcomeOf(plan),
-  }
+  const content = planContent(plan, flags)
   const path = context.path(file)
   try {
     await writeFile(path, `${JSON.stringify(content, undefined, 2)}\n`, { mode: 0o600, flag: 'wx' })
@@ -104,8 +111,14 @@ export async function writePlanFile(
 
 export async function readPlanFile(context: Context, file: string): Promise<ReviewedPlan> {
   const path = context.path(file)
-  const content = await parsed(path)
-  const { flags, outcome, source } = content
+  return reviewed(path, parsed(path, await readJson(path)))
+}
+
+/** The same of what an interrupted restore has noted (`planContent`). */
+export const notedPlan = (noted: unknown): ReviewedPlan =>
+  reviewed('the interrupted restore', parsed('what the interrupted restore has noted', noted))
+
+function reviewed(path: string, { flags, outcome, source }: z.infer<typeof fileShape>): ReviewedPlan {
   const { mapRole, ...rest } = flags
   return {
     flags: { ...rest, ...(mapRole ? { mapRole: new Map(mapRole) } : {}) },
@@ -127,16 +140,18 @@ export async function readPlanFile(context: Context, file: string): Promise<Revi
   }
 }
 
-async function parsed(path: string): Promise<z.infer<typeof fileShape>> {
-  let json: unknown
+async function readJson(path: string): Promise<unknown> {
   try {
-    json = JSON.parse(await readFile(path, 'utf8'))
+    return JSON.parse(await readFile(path, 'utf8'))
   } catch (error) {
     throw new WalbackError('usage', `cannot read the plan ${path}: ${messageOf(error)}`, {
       cause: error,
       hint: 'make one with `walback restore … --plan-file FILE`',
     })
   }
+}
+
+function parsed(path: string, json: unknown): z.infer<typeof fileShape> {
   const content = fileShape.safeParse(json)
   if (content.success) return content.data
   throw new WalbackError('usage', `${path} is not a plan of this walback: ${z.prettifyError(content.error)}`, {

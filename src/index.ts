@@ -129,6 +129,13 @@ export { currentTimeline, readTimelines, type Timeline } from './repository/time
 export { type UnseenChange, UnseenChanges, unseenInWords } from './repository/unseen-changes.ts'
 export { findVerification, type Verification } from './repository/verification.ts'
 export {
+  discardRestore,
+  type InterruptedRestore,
+  interruptedRestores,
+  pauseRestore,
+  readRequest,
+} from './restore/interrupted.ts'
+export {
   type LiveOptions,
   type LiveReport,
   type LiveTableReport,

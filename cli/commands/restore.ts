@@ -1,6 +1,4 @@
 import {
-  type Conninfo,
-  restore as carryOut,
   describeConninfo,
   formatLsn,
   formatTime,
@@ -10,7 +8,6 @@ import {
   micros,
   planRestore,
   type RestorePlan,
-  type RestoreReport,
   resolveConninfo,
   selectTables,
   type TransactionEntry,
@@ -18,18 +15,19 @@ import {
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { bytes, duration, plural, printable, shellWord } from '../format.ts'
+import { bytes, plural, printable, shellWord } from '../format.ts'
 import { type InPlaceFlags, inPlaceInWords, refuseOtherPlaces, restoreInItsPlace, rollback } from '../in-place.ts'
+import { type Destination, restoreIntoDatabase } from '../into-database.ts'
 import { type LiveFlags, liveInWords, liveUseOf, parseMergeMode, restoreLive } from '../live-restore.ts'
 import { addStageFlags } from '../past.ts'
 import { type ReviewedPlan, readPlanFile, writePlanFile } from '../plan-file.ts'
-import { Progress, restoreProgress } from '../progress.ts'
 import { type Eta, etaInWords, etaJson, etaOf } from '../proofs.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
 import { addRoleFlags, lookAtTarget, type RoleFlags, roleOptionsOf, rolesInWords, rolesJson } from '../roles.ts'
 import { addSelectionFlags, type SelectionFlags, selectionInWords, selectionJson, selectionOf } from '../selection.ts'
 import { restoreAsSql } from '../sql-out.ts'
 import { addTargetFlags, type TargetFlags, targetInJson, targetOf } from '../target.ts'
+import { addInterrupted, requestOf, tellInterrupted } from './restore-interrupted.ts'
 import { checkPreviewFlags, type PreviewFlags, preview, previewInWords, previewJson } from './restore-preview.ts'
 
 interface Options extends RoleFlags, TargetFlags, SelectionFlags, LiveFlags, InPlaceFlags, PreviewFlags {
@@ -65,6 +63,7 @@ export const addRestore: AddCommand = (program, bind) => {
     .option('--to <database>', 'another than the newest')
     .option('--confirm <database>', 'the name of the database of --db, instead of typing it')
     .action(bind(rollback))
+  addInterrupted(command, bind)
 }
 
 async function restore(context: Context, given: Options): Promise<number | undefined> {
@@ -123,23 +122,19 @@ async function restore(context: Context, given: Options): Promise<number | undef
   out.line({ type: 'plan', schema_version: 1, ...json })
   if (destination === undefined)
     return restoreAsSql(context, repository, plan, { ...options, sqlOut: options.sqlOut ?? '-' })
-  if (options.inPlace) return restoreInItsPlace(context, repository, plan, destination.conninfo, options)
+  if (options.inPlace)
+    return restoreInItsPlace(context, repository, plan, destination.conninfo, {
+      ...options,
+      request: requestOf(plan, options),
+    })
   if (reviewed === undefined) await context.confirm('Proceed?', { plan: json })
   if (live !== undefined) return restoreLive(context, repository, plan, destination.conninfo, live, options.jobs)
-  using progress = new Progress(out)
-  const report = await carryOut(repository, plan, destination, {
+  await tellInterrupted(context, destination.conninfo)
+  return restoreIntoDatabase(context, repository, plan, destination, {
     jobs: options.jobs,
     roles: roleOptionsOf(options),
-    onProgress: restoreProgress(out, progress),
-    signal,
+    request: requestOf(plan, options),
   })
-  progress[Symbol.dispose]()
-  return tell(context, report, destination)
-}
-
-interface Destination {
-  readonly conninfo: Conninfo
-  readonly database: string
 }
 
 async function destinationOf(context: Context, options: Options): Promise<Destination> {
@@ -336,19 +331,4 @@ function planJson(
     selection: selectionJson(plan),
     not_restored: plan.notRestored,
   }
-}
-
-function tell({ out }: Context, report: RestoreReport, { conninfo, database }: Destination): number {
-  const url = describeConninfo(conninfo, database)
-  for (const warning of report.warnings) out.warn(printable(warning))
-  out.data(
-    `restored ${plural(report.tables, 'table')}, ${plural(report.rows, 'row')} in ${duration(report.duration_ms)}: ${url}`,
-  )
-  out.say(
-    `proven: ${plural(report.proven.rows, 'row')} of ${plural(report.proven.tables, 'table')} were read again and are what the archive says`,
-  )
-  for (const note of [...report.roles.notes, ...report.notes]) out.say(printable(note))
-  out.say(`look:   psql '${url}'`)
-  out.line({ type: 'summary', schema_version: 1, ...report, url })
-  return report.warnings.length > 0 ? 3 : 0
 }

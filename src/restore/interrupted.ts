@@ -2,10 +2,10 @@ import { WalbackError } from '../base/errors.ts'
 import { quoteIdent } from '../model/identifier.ts'
 import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
+import { begunShape } from './begun.ts'
 import { Checkpoints, type Interrupted, resumableOf } from './checkpoints.ts'
 import { dropRoles } from './create-roles.ts'
 import { onServer, oursSql, temporaryPrefix } from './destination.ts'
-import { begunShape } from './restoration.ts'
 import { readTargetRoles } from './role-plan.ts'
 
 export interface InterruptedRestore extends Interrupted {

@@ -76,7 +76,11 @@ export async function planRestore(
   repository: Repository,
   source: string,
   target: RecoveryTarget,
-  options: { readonly signal?: AbortSignal | undefined } = {},
+  options: {
+    /** The base to begin with, by its id; the best one, if not given. */
+    readonly base?: string | undefined
+    readonly signal?: AbortSignal | undefined
+  } = {},
 ): Promise<RestorePlan> {
   const timelines = await readTimelines(repository, source, options.signal)
   if (timelines.length === 0) {
@@ -84,7 +88,8 @@ export async function planRestore(
       hint: 'check --source and --repo; `walback list` shows what is there',
     })
   }
-  const bases = await readManifests(repository, source, options.signal)
+  const all = await readManifests(repository, source, options.signal)
+  const bases = options.base === undefined ? all : all.filter(({ id }) => id === options.base)
   const misses: Miss[] = []
   for (const timeline of timelines.toReversed()) {
     const own = bases.filter((base) => base.timeline === timeline.id)

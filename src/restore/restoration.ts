@@ -1,9 +1,7 @@
-import { createHash } from 'node:crypto'
 import type pg from 'pg'
 import { z } from 'zod'
 import { throwIfAborted } from '../base/abort.ts'
 import { messageOf, WalbackError } from '../base/errors.ts'
-import { version } from '../base/version.ts'
 import type { RowHash } from '../codec/row-hash.ts'
 import type { QualifiedName } from '../model/catalog.ts'
 import { qualified } from '../model/identifier.ts'
@@ -13,8 +11,9 @@ import { openRowSession } from '../postgres/row-session.ts'
 import type { Statement } from '../postgres/split-sql.ts'
 import type { BaseTable } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
+import { begunShape, fingerprintOf, isAnother } from './begun.ts'
 import { Checkpoints } from './checkpoints.ts'
-import { type DeferredCheck, deferredCheck, putBackChecks, takeOffChecks } from './deferred-checks.ts'
+import { type DeferredCheck, putBackChecks, takeOffChecks } from './deferred-checks.ts'
 import type { Workplace } from './destination.ts'
 import { dropUnselected } from './drop-unselected.ts'
 import { restoreLargeObjects } from './large-objects.ts'
@@ -25,7 +24,7 @@ import { keyOf, Replay } from './replay.ts'
 import { isStatementError } from './replay-session.ts'
 import type { RestoreOptions, RestoreReport } from './restore.ts'
 import { rolesNamed } from './role-plan.ts'
-import { Roles, rolesDone } from './roles.ts'
+import { Roles, type rolesDone } from './roles.ts'
 import type { RowTarget } from './rows.ts'
 import { loadStatements, runStatements, type SchemaStatements } from './schema.ts'
 import { setSequences } from './sequences.ts'
@@ -34,11 +33,6 @@ import { isStaged, settleTables, stagedBefore, stageTables } from './staged-tabl
 import { readChanges } from './stream.ts'
 import { TargetTables } from './target-tables.ts'
 import { UnreadableRows } from './unreadable-rows.ts'
-
-const isAnother = (): WalbackError =>
-  new WalbackError('refused', 'what was interrupted was another restore: of another plan, or by another walback', {
-    hint: 'remove it with `walback restore discard`, and restore anew',
-  })
 
 const proofOf = (table: QualifiedName): string => `proof of ${qualified(table)}`
 
@@ -64,27 +58,6 @@ function fillable(
     else filled.delete(target)
   }
   return filled
-}
-
-/** What was noted once the schema was there: from here on a restore can be gone on with. */
-export const begunShape = z.object({
-  /** By which it is known that the same comes out of it. */
-  plan: z.string(),
-  request: z.unknown(),
-  checks: z.array(deferredCheck),
-  /** Ids of the tables for which there is one beside. */
-  staged: z.array(z.number()),
-  roles: rolesDone,
-  warnings: z.array(z.string()),
-})
-
-/** What the work hangs on, beside the database itself: another attempt has to do the same. */
-function fingerprintOf(plan: RestorePlan, { memory_bytes, roles }: RestoreOptions): string {
-  const { source, timeline, base, earlier, segments, cut, unneeded, selected } = plan
-  const asked = [memory_bytes ?? null, { ...roles, map: [...(roles?.map ?? [])] }, selected?.selection ?? null]
-  const read = [...earlier, ...segments].map(({ key }) => key)
-  const all = [version, source, timeline.id, base.id, String(cut), read, [...(unneeded ?? [])].sort(), asked]
-  return createHash('sha256').update(JSON.stringify(all)).digest('hex')
 }
 
 const defaultMemory_bytes = 256 << 20

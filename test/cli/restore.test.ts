@@ -1,8 +1,10 @@
+import type { ChildProcess } from 'node:child_process'
 import { readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { waitFor } from '../../src/base/abort.ts'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
-import { type Folder, folder, here, type Ran, type RunOptions, sql, succeed } from './walback.ts'
+import { type Folder, finished, folder, here, type Ran, type RunOptions, sql, start, succeed } from './walback.ts'
 
 let server: EmbeddedServer
 let place: Folder
@@ -123,4 +125,56 @@ it('replaces the live database only if its name is given, and goes back', async 
   expect(back.stdout).toBe(`app is ${kept} again\n`)
   expect(await one('app', 'SELECT count(*)::int FROM orders')).toBe(0)
   expect(await run('restore', 'rollback', '--confirm', 'app')).toMatchObject({ exit: 22 })
+})
+
+it('goes on with a restore that was killed or interrupted, or removes it', async () => {
+  // An index that is not finished as long as there is a brake.
+  await sql(
+    app,
+    `CREATE FUNCTION held(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+       WHILE current_database() <> 'app' AND EXISTS (SELECT FROM pg_database WHERE datname = 'brake') LOOP PERFORM pg_sleep(0.05); END LOOP; RETURN n; END $$`,
+    'CREATE INDEX held ON customers (held(id))',
+  )
+  await sql(server.url(), 'CREATE DATABASE brake')
+  await done('backup', '--full')
+  const atTheIndex = (): Promise<unknown> =>
+    waitFor(
+      async () =>
+        (
+          await sql(
+            server.url(),
+            `SELECT FROM pg_stat_activity WHERE datname LIKE 'walback_restoring%' AND query LIKE 'CREATE INDEX held%' AND state = 'active'`,
+          )
+        )[0],
+      { timeout_ms: 60_000, interval_ms: 50 },
+    )
+  const begin = async (): Promise<{ child: ChildProcess; ended: Promise<Ran> }> => {
+    const child = start(['restore', '--to', 'latest', '--into', 'paused', '--yes'], options)
+    const ended = finished(child)
+    expect(await atTheIndex()).toBeDefined()
+    return { child, ended }
+  }
+  const killed = await begin()
+  killed.child.kill('SIGKILL')
+  await killed.ended
+  // Its sessions go on with what they were asked.
+  expect(await run('restore', 'resume')).toMatchObject({ exit: 22, stderr: expect.stringContaining('under way') })
+  expect((await done('restore', 'pause')).stdout).toContain('paused the restore of app into paused')
+  await sql(server.url(), 'DROP DATABASE brake')
+  const other = await done('restore', '--to', 'latest', '--into', 'other', '--yes')
+  expect(other.stderr).toContain('there is an interrupted restore of app into paused')
+  expect((await done('restore', 'resume', '--into', 'paused')).stdout).toContain('restored 3 tables')
+  expect(await one('paused', 'SELECT count(*)::int FROM customers')).toBe(12)
+  expect(await run('restore', 'resume')).toMatchObject({ exit: 22, stderr: expect.stringContaining('no such restore') })
+  await sql(server.url(), 'DROP DATABASE paused', 'CREATE DATABASE brake')
+  const interrupted = await begin()
+  interrupted.child.kill('SIGINT')
+  const { exit, stderr } = await interrupted.ended
+  expect(exit).toBe(130)
+  expect(stderr).toContain('walback restore resume')
+  expect(await run('restore', 'discard')).toMatchObject({ exit: 22 })
+  await done('restore', 'discard', '--yes')
+  expect(
+    await sql(server.url(), `SELECT FROM pg_database WHERE datname LIKE 'walback%' OR datname = 'paused'`),
+  ).toEqual([])
 })
