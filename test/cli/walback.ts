@@ -3,10 +3,10 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { PassThrough } from 'node:stream'
-import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import type { World } from '../../cli/context.ts'
 import { run } from '../../cli/run.ts'
+import { compiled } from '../support/compiled.ts'
 
 export interface Ran {
   readonly exit: number | null
@@ -19,14 +19,11 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>
 }
 
-const main = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
-const tsx = import.meta.resolve('tsx')
-
 /** Starts the command line as its own process, without a terminal and without this machine's configuration. */
 export function start(args: readonly string[], options: RunOptions): ChildProcess {
   const { PATH = '', TMPDIR } = process.env
   const env = { PATH, ...(TMPDIR === undefined ? {} : { TMPDIR }), HOME: options.cwd, TZ: 'UTC', ...options.env }
-  return spawn(process.execPath, ['--import', tsx, main, ...args], {
+  return spawn(process.execPath, [compiled('cli/main.ts'), ...args], {
     cwd: options.cwd,
     env,
     stdio: ['ignore', 'pipe', 'pipe'],

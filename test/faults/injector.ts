@@ -6,6 +6,7 @@ import { sleep, waitFor } from '../../src/base/abort.ts'
 import { WalbackError } from '../../src/base/errors.ts'
 import type { EmbeddedServer } from '../../src/postgres/embedded.ts'
 import { type AgentProcess, startAgent } from '../support/agent-process.ts'
+import { compiled } from '../support/compiled.ts'
 import type { StoreFaults } from '../support/flaky.ts'
 import type { TestArchive } from '../support/walback.ts'
 import type { CuttingProxy, Way } from './cutting-proxy.ts'
@@ -192,7 +193,7 @@ export class Injector implements AsyncDisposable {
   private async takeBase(killed_ms: number): Promise<void> {
     const { archive, proxy } = this.players
     const place = ['--db', proxy.url, '--repo', archive.folder, '--source', archive.source]
-    const child = spawn(process.execPath, ['--import', 'tsx', 'cli/main.ts', 'backup', '--full', ...place], { cwd })
+    const child = spawn(process.execPath, [compiled('cli/main.ts'), 'backup', '--full', ...place], { cwd })
     let output = ''
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk))
     let hasBegun = false

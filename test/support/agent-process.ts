@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { waitFor } from '../../src/base/abort.ts'
+import { compiled } from './compiled.ts'
 import type { StoreFaults } from './flaky.ts'
 
 export interface AgentSetting {
@@ -42,11 +43,10 @@ export interface AgentProcess extends AsyncDisposable {
   signal(name: NodeJS.Signals): void
 }
 
-const program = fileURLToPath(new URL('../faults/agent.ts', import.meta.url))
 const cwd = fileURLToPath(new URL('../..', import.meta.url))
 
 export function startAgent(setting: AgentSetting): AgentProcess {
-  const child = spawn(process.execPath, ['--import', 'tsx', program, JSON.stringify(setting)], {
+  const child = spawn(process.execPath, [compiled('test/faults/agent.ts'), JSON.stringify(setting)], {
     cwd,
     stdio: ['pipe', 'pipe', 'pipe'],
   })
