@@ -18,6 +18,7 @@ const flagsShape = z.strictObject({
   into: z.string().exactOptional(),
   intoUrl: z.string().exactOptional(),
   sqlOut: z.string().exactOptional(),
+  dataOnly: z.boolean().exactOptional(),
   inPlace: z.boolean().exactOptional(),
   as: z.string().exactOptional(),
   merge: z.enum(mergeModes).exactOptional(),

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { createWriteStream } from 'node:fs'
-import { link, rm } from 'node:fs/promises'
+import { link, mkdir, rename, rm, writeFile } from 'node:fs/promises'
+import path from 'node:path'
 import type { Writable } from 'node:stream'
 import {
   codeOf,
@@ -8,6 +9,7 @@ import {
   type Repository,
   type RestorePlan,
   type SqlOutReport,
+  type SqlSink,
   WalbackError,
   writeSql,
 } from '../src/index.ts'
@@ -15,57 +17,119 @@ import type { Context } from './context.ts'
 import { plural, shellWord } from './format.ts'
 import { bringBack, type StageFlags, stageFor } from './past.ts'
 
-/** Restores on a throwaway server, and writes what is there as SQL, to a file that is not there yet or to stdout (`-`). */
+/**
+ * Restores on a throwaway server, and writes what is there as SQL: to a file that is not there yet, to a folder of files
+ * (a name that ends in a slash), or to stdout (`-`).
+ */
 export async function restoreAsSql(
   context: Context,
   repository: Repository,
   plan: RestorePlan,
-  options: StageFlags & { readonly sqlOut: string },
+  options: StageFlags & { readonly sqlOut: string; readonly dataOnly?: boolean },
 ): Promise<undefined> {
   const { out, signal, world } = context
+  const how = { dataOnly: options.dataOnly === true, signal }
   await using stage = await stageFor(context, [plan], options)
   const past = await bringBack(context, stage, repository, plan, options)
   if (options.sqlOut === '-') {
-    const { tables, rows } = await writeSql(past, writer(world.stdout), { signal })
+    const write = writer(world.stdout)
+    const { tables, rows } = await writeSql(past, { part: async () => write }, how)
     out.say(`written: ${plural(tables, 'table')}, ${plural(rows, 'row')}`)
     return
   }
-  const file = context.path(options.sqlOut)
-  const report = await intoFile(file, (write) => writeSql(past, write, { signal }))
-  out.data(`${plural(report.tables, 'table')}, ${plural(report.rows, 'row')} in ${file}`)
-  out.say(`load it: psql --set ON_ERROR_STOP=1 --single-transaction --file ${shellWord(file)} --dbname EMPTY_DATABASE`)
-  out.line({ type: 'summary', schema_version: 1, ...report, file })
+  const place = context.path(options.sqlOut)
+  const isFolder = /[/\\]$/.test(options.sqlOut)
+  const work = (sink: SqlSink) => writeSql(past, sink, how)
+  const report = isFolder ? await intoFolder(place, work) : await intoFile(place, work)
+  const first = isFolder ? path.join(place, entry) : place
+  out.data(`${plural(report.tables, 'table')}, ${plural(report.rows, 'row')} in ${place}`)
+  out.say(
+    `load it: psql --set ON_ERROR_STOP=1 --single-transaction --file ${shellWord(first)} --dbname ${how.dataOnly ? 'DATABASE' : 'EMPTY_DATABASE'}`,
+  )
+  out.line({ type: 'summary', schema_version: 1, ...report, [isFolder ? 'folder' : 'file']: place })
 }
 
+/** In a folder, the file that runs the others. */
+const entry = 'restore.sql'
+
+type Work = (sink: SqlSink) => Promise<SqlOutReport>
+
 /** The file gets its name when it is whole. Rows are in it: only its owner reads it. */
-async function intoFile(
-  file: string,
-  work: (write: ReturnType<typeof writer>) => Promise<SqlOutReport>,
-): Promise<SqlOutReport> {
+async function intoFile(file: string, work: Work): Promise<SqlOutReport> {
   const temporary = `${file}.partial`
-  const stream = createWriteStream(temporary, { flags: 'wx', mode: 0o600 })
+  const made = await openFile(temporary).catch((error: unknown) => {
+    throw cannotWrite(file, error)
+  })
   try {
-    await once(stream, 'open')
-    const report = await work(writer(stream))
-    stream.end()
-    await once(stream, 'close')
+    const report = await work({ part: async () => made.write })
+    await made.close()
     await link(temporary, file)
     return report
   } catch (error) {
-    stream.destroy()
-    if (error instanceof WalbackError) throw error
-    throw new WalbackError(
-      codeOf(error) === 'EEXIST' ? 'refused' : 'failed',
-      `cannot write ${file}: ${messageOf(error)}`,
-      {
-        cause: error,
-        hint:
-          codeOf(error) === 'EEXIST' ? 'name a file that is not there yet' : 'is there space, and may it be written?',
-      },
-    )
+    made.destroy()
+    throw cannotWrite(file, error)
   } finally {
-    if (stream.pending === false) await rm(temporary, { force: true })
+    await rm(temporary, { force: true })
   }
+}
+
+/** A file for each part, in their order, and one that runs them all. The folder gets its name when it is whole. */
+async function intoFolder(folder: string, work: Work): Promise<SqlOutReport> {
+  const temporary = `${folder.replace(/[/\\]+$/, '')}.partial`
+  const files: string[] = []
+  let open: Awaited<ReturnType<typeof openFile>> | undefined
+  const part = async (name: string): ReturnType<SqlSink['part']> => {
+    await open?.close()
+    // What a table's name may have, a file's may not.
+    const word = name.replaceAll(/[^A-Za-z0-9_.-]+/g, '-').slice(0, 80)
+    const file = `${String(files.length + 1).padStart(5, '0')}-${word}.sql`
+    open = await openFile(path.join(temporary, file))
+    files.push(file)
+    return open.write
+  }
+  try {
+    await mkdir(temporary, { mode: 0o700 })
+  } catch (error) {
+    throw cannotWrite(folder, error)
+  }
+  try {
+    const report = await work({ part })
+    await open?.close()
+    const lines = files.map((file) => `\\ir '${file}'\n`).join('')
+    await writeFile(path.join(temporary, entry), lines, { mode: 0o600 })
+    await mkdir(folder)
+    // Over an empty one, and never over what somebody else has put there.
+    await rename(temporary, folder)
+    return report
+  } catch (error) {
+    open?.destroy()
+    throw cannotWrite(folder, error)
+  } finally {
+    await rm(temporary, { recursive: true, force: true })
+  }
+}
+
+async function openFile(file: string) {
+  const stream = createWriteStream(file, { flags: 'wx', mode: 0o600 })
+  const write = writer(stream)
+  await once(stream, 'open')
+  return {
+    write,
+    close: async (): Promise<void> => {
+      stream.end()
+      if (!stream.closed) await once(stream, 'close')
+    },
+    destroy: () => stream.destroy(),
+  }
+}
+
+function cannotWrite(file: string, error: unknown): unknown {
+  if (error instanceof WalbackError) return error
+  const isThere = codeOf(error) === 'EEXIST'
+  return new WalbackError(isThere ? 'refused' : 'failed', `cannot write ${file}: ${messageOf(error)}`, {
+    cause: error,
+    hint: isThere ? 'name one that is not there yet' : 'is there space, and may it be written?',
+  })
 }
 
 /** Waits for whoever reads more slowly than is written. */

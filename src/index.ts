@@ -179,7 +179,7 @@ export {
 } from './throwaway/prove.ts'
 export { checkQuery, runQuery, type TextRow } from './throwaway/query.ts'
 export { randomTarget } from './throwaway/random-target.ts'
-export { type SqlOutReport, writeSql } from './throwaway/sql-out.ts'
+export { type SqlOutReport, type SqlSink, writeSql } from './throwaway/sql-out.ts'
 export { openStage, type Past, type Stage, type StageOptions } from './throwaway/stage.ts'
 export type { Policy as UndoPolicy } from './undo/apply-rows.ts'
 export type { Conflict as UndoConflict, UndoTable } from './undo/report.ts'

@@ -34,6 +34,7 @@ interface Options extends RoleFlags, TargetFlags, SelectionFlags, LiveFlags, InP
   readonly into?: string
   readonly intoUrl?: string
   readonly sqlOut?: string
+  readonly dataOnly?: boolean
   readonly plan?: boolean
   readonly planFile?: string
   readonly apply?: string
@@ -47,7 +48,11 @@ export const addRestore: AddCommand = (program, bind) => {
   )
     .option('--into <database>', 'a new database on the server of --db')
     .option('--into-url <url>', 'a database on another server: new, or empty')
-    .option('--sql-out <file>', 'as plain SQL into a new file, or - for stdout; no server of yours is needed')
+    .option(
+      '--sql-out <file>',
+      'as plain SQL into a new file, a new folder/, or - for stdout; no server of yours is needed',
+    )
+    .option('-a, --data-only', 'with --sql-out: rows, sequences and large objects alone, for tables that are there')
     .option('--in-place', 'in the place of the database of --db, which is kept under a dated name')
     .option('--confirm <database>', 'with --in-place: its name, instead of typing it')
     .option('--as <table>', 'one --table into the database of --db, under a new name')
@@ -183,7 +188,16 @@ async function reviewedPlan(context: Context, given: Options, file: string): Pro
 /** What a plan's file says. */
 const planned = [
   ...(['to', 'toLsn', 'toTx', 'beforeTx', 'toMark', 'into', 'intoUrl', 'sqlOut', 'inPlace', 'as', 'merge'] as const),
-  ...(['table', 'schema', 'excludeTable', 'excludeSchema', 'schemaOnly', 'createRoles', 'mapRole'] as const),
+  ...([
+    'table',
+    'schema',
+    'excludeTable',
+    'excludeSchema',
+    'schemaOnly',
+    'dataOnly',
+    'createRoles',
+    'mapRole',
+  ] as const),
   ...(['plan', 'planFile', 'preview', 'on'] as const),
 ]
 
@@ -193,6 +207,10 @@ async function chooseDestination(
   options: Options,
   live: LiveUse | undefined,
 ): Promise<Destination | undefined> {
+  if (options.dataOnly && (options.sqlOut === undefined || options.schemaOnly))
+    throw new WalbackError('usage', '--data-only goes with --sql-out, and not with --schema-only', {
+      hint: 'rows go back into the tables of a database by --merge insert-missing, overwrite or replace',
+    })
   if (live !== undefined || options.inPlace) return await destinationInUse(context, options)
   const isNowhere = options.into === undefined && options.intoUrl === undefined
   if (options.sqlOut !== undefined && !isNowhere)
@@ -218,11 +236,11 @@ function intoInWords(
   plan: RestorePlan,
   destination: Destination | undefined,
   live: LiveUse | undefined,
-  { sqlOut, inPlace }: Options,
+  { sqlOut, inPlace, dataOnly }: Options,
 ): string {
   if (destination === undefined) {
     if (sqlOut === undefined) return 'a throwaway server, for the preview alone'
-    return `${sqlOut === '-' ? 'stdout' : sqlOut}, as SQL, by way of a throwaway server`
+    return `${sqlOut === '-' ? 'stdout' : sqlOut}, as SQL${dataOnly ? ' of rows alone' : ''}, by way of a throwaway server`
   }
   if (live !== undefined) return liveInWords(live, destination.conninfo)
   return inPlace ? inPlaceInWords(destination.conninfo) : databaseInWords(plan, destination)

@@ -10,6 +10,8 @@ import { inSession } from './session.ts'
 import type { Past } from './stage.ts'
 
 export interface SqlOutOptions {
+  /** Rows, positions of sequences and large objects alone, for a database that has the schema. */
+  readonly dataOnly?: boolean
   readonly signal?: AbortSignal | undefined
 }
 
@@ -17,18 +19,22 @@ export interface SqlOutOptions {
 export interface SqlOutReport {
   readonly tables: number
   readonly rows: number
-  readonly tool: string
 }
 
 /** Takes pieces of text in order, and waits where it has to. */
 type Write = (piece: Buffer | string) => Promise<void>
 
+/** Where the SQL goes, part by part, in the order in which it is to be run. Parts may all go to one place. */
+export interface SqlSink {
+  part(name: string): Promise<Write>
+}
+
 /**
  * Writes a past as plain SQL, for `psql`: what must be there before rows, rows as `COPY`, positions of sequences, large
  * objects, what waits for the rows, and materialized views that were filled. In UTF-8, whatever the source's encoding.
  */
-export async function writeSql(past: Past, write: Write, options: SqlOutOptions = {}): Promise<SqlOutReport> {
-  const { signal } = options
+export async function writeSql(past: Past, sink: SqlSink, options: SqlOutOptions = {}): Promise<SqlOutReport> {
+  const { dataOnly = false, signal } = options
   return await inSession(past.owner, signal, async (client) => {
     await client.query(rowSessionSql)
     await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
@@ -36,42 +42,63 @@ export async function writeSql(past: Past, write: Write, options: SqlOutOptions 
       `SELECT pg_catalog.pg_export_snapshot() AS snapshot, current_setting('server_version_num') AS version`,
     )
     const { snapshot = '', version = '0' } = rows[0] ?? {}
-    const schema = await dumpSchema(past.owner, {
-      snapshot,
-      serverVersion: Number(version),
-      excludeSchemas: ['walback'],
-      lockTimeout_ms,
-      ...(signal ? { signal } : {}),
-    })
-    const { plan } = past
-    const major = Math.floor(Number(version) / 10_000)
-    await write(
-      [
-        `-- ${plan.base.database.name} as of ${formatLsn(plan.reached)}, restored by walback from ${plan.source}`,
-        `-- for PostgreSQL ${major} or newer: psql --set ON_ERROR_STOP=1 --single-transaction --file FILE --dbname EMPTY_DATABASE`,
-        `-- roles that it names have to be there; settings of the database itself are not in it\n\n`,
-      ].join('\n'),
-    )
-    await write(schema.preData)
-    const written = await writeRows(client, write, signal)
-    await writeSequences(client, write)
-    await writeLargeObjects(client, write, signal)
-    await write(schema.postData)
-    await writeViews(client, write)
-    return { ...written, tool: schema.tool }
+    const schema = dataOnly
+      ? undefined
+      : await dumpSchema(past.owner, {
+          snapshot,
+          serverVersion: Number(version),
+          excludeSchemas: ['walback'],
+          lockTimeout_ms,
+          ...(signal ? { signal } : {}),
+        })
+    const before = await sink.part('before')
+    await before(heading(past, Number(version), dataOnly))
+    await before(schema?.preData ?? settingsForRows)
+    const written = await writeRows(client, sink, { parentsFirst: dataOnly, signal })
+    await writeSequences(client, await sink.part('sequences'))
+    await writeLargeObjects(client, await sink.part('large-objects'), signal)
+    const after = await sink.part('after')
+    await after(schema?.postData ?? '')
+    await writeViews(client, after)
+    return written
   })
 }
+
+function heading({ plan }: Past, version: number, dataOnly: boolean): string {
+  return [
+    `-- ${comment(plan.base.database.name)} as of ${formatLsn(plan.reached)}, restored by walback from ${comment(plan.source)}`,
+    `-- for PostgreSQL ${Math.floor(version / 10_000)} or newer: psql --set ON_ERROR_STOP=1 --single-transaction --file FILE --dbname ${dataOnly ? 'DATABASE' : 'EMPTY_DATABASE'}`,
+    dataOnly
+      ? '-- rows alone, for tables that are there and empty; their triggers fire'
+      : '-- roles that it names have to be there; settings of the database itself are not in it',
+    '\n',
+  ].join('\n')
+}
+
+/** Those by which the rows are read as they were written. */
+const settingsForRows = `SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+SET row_security = off;
+SELECT pg_catalog.set_config('search_path', '', false);
+
+`
 
 const lockTimeout_ms = 30_000
 
 interface DumpedTable extends QualifiedName {
+  readonly oid: string
+  /** Ids of the tables that its foreign keys name. */
+  readonly refersTo: readonly string[]
   readonly columns: readonly string[]
   /** Of a configuration table of an extension: which of its rows are the user's, or nothing for all; null for others. */
   readonly condition: string | null
 }
 
 const tablesSql = `
-  SELECT n.nspname::text AS schema, c.relname::text AS name,
+  SELECT c.oid::text AS oid, n.nspname::text AS schema, c.relname::text AS name,
+    ARRAY(SELECT r.oid::text FROM pg_catalog.pg_constraint k,
+        LATERAL (SELECT k.confrelid AS oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(k.confrelid)) r
+      WHERE k.contype = 'f' AND k.conrelid = c.oid) AS "refersTo",
     ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum) AS columns,
     (SELECT e.extcondition[pg_catalog.array_position(e.extconfig, c.oid)] FROM pg_catalog.pg_extension e
@@ -84,13 +111,14 @@ const tablesSql = `
 
 async function writeRows(
   client: pg.Client,
-  write: Write,
-  signal: AbortSignal | undefined,
-): Promise<{ tables: number; rows: number }> {
+  sink: SqlSink,
+  { parentsFirst, signal }: { readonly parentsFirst: boolean; readonly signal: AbortSignal | undefined },
+): Promise<SqlOutReport> {
   const { rows: tables } = await client.query<DumpedTable>(tablesSql)
   let rows = 0
-  for (const table of tables) {
+  for (const table of parentsFirst ? inOrder(tables) : tables) {
     throwIfAborted(signal)
+    const write = await sink.part(`rows of ${table.schema}.${table.name}`)
     const columns = table.columns.map(quoteIdent).join(', ')
     const list = columns === '' ? '' : ` (${columns})`
     await write(
@@ -105,6 +133,27 @@ async function writeRows(
     await write('\\.\n\n')
   }
   return { tables: tables.length, rows }
+}
+
+/** Tables whose rows others refer to come before those; in a circle, as they come. */
+function inOrder(tables: readonly DumpedTable[]): DumpedTable[] {
+  const byId = new Map(tables.map((table) => [table.oid, table]))
+  const ordered = new Set<DumpedTable>()
+  const seen = new Set<DumpedTable>()
+  // By a list of one's own, for a chain of foreign keys may be long.
+  for (const first of tables) {
+    const pending = [first]
+    for (let table = pending.at(-1); table !== undefined; table = pending.at(-1)) {
+      seen.add(table)
+      const next = table.refersTo.flatMap((oid) => byId.get(oid) ?? []).find((other) => !seen.has(other))
+      if (next !== undefined) pending.push(next)
+      else {
+        ordered.add(table)
+        pending.pop()
+      }
+    }
+  }
+  return [...ordered]
 }
 
 const newline = 10

@@ -1,5 +1,5 @@
 import type { ChildProcess } from 'node:child_process'
-import { readFile, stat, writeFile } from 'node:fs/promises'
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { waitFor } from '../../src/base/abort.ts'
@@ -79,6 +79,29 @@ it('writes a plan to be reviewed, and carries out that one and no other', async 
   expect(applied.stdout).toContain('restored 1 table, 11 rows')
   expect(await one('reviewed', 'SELECT count(*)::int FROM customers')).toBe(11)
   expect(await one('reviewed', `SELECT to_regclass('orders')`)).toBeNull()
+})
+
+it('writes SQL into a folder, a file for each part, of rows alone if asked for', async () => {
+  const whole = await done('restore', '--to', 'latest', '--sql-out', '-')
+  await done('restore', '--to', 'latest', '--sql-out', 'dump/')
+  const files = async (folder: string): Promise<string[]> => {
+    const entry = await readFile(path.join(place.path, folder, 'restore.sql'), 'utf8')
+    return [...entry.matchAll(/^\\ir '(.*)'$/gm)].map(([, file]) => file ?? '')
+  }
+  const texts = async (folder: string): Promise<string> => {
+    const parts = (await files(folder)).map((file) => readFile(path.join(place.path, folder, file), 'utf8'))
+    return (await Promise.all(parts)).join('')
+  }
+  expect(await files('dump')).toContain('00002-rows-of-public.customers.sql')
+  const steady = (text: string): string => text.replaceAll(/^\\(un)?restrict .*$/gm, '')
+  expect(steady(await texts('dump'))).toBe(steady(whole.stdout))
+  expect((await stat(path.join(place.path, 'dump'))).mode & 0o777).toBe(0o700)
+  expect(await run('restore', '--to', 'latest', '--sql-out', 'dump/')).toMatchObject({ exit: 22 })
+  expect((await readdir(place.path)).filter((name) => name.includes('partial'))).toEqual([])
+  await done('restore', '--to', 'latest', '--table', 'orders', '--data-only', '--sql-out', 'rows/')
+  expect(await texts('rows')).toMatch(/^COPY "public"\."orders" /m)
+  expect(await texts('rows')).not.toContain('CREATE')
+  expect(await run('restore', '--to', 'latest', '--data-only', '--merge', 'overwrite')).toMatchObject({ exit: 2 })
 })
 
 it('puts a table into the live database under another name, or its rows back', async () => {

@@ -4,7 +4,7 @@ import { everything } from '../../src/model/selection.ts'
 import { copyIn } from '../../src/postgres/copy.ts'
 import { planRestore } from '../../src/restore/plan.ts'
 import { selectTables } from '../../src/restore/selected.ts'
-import { writeSql } from '../../src/throwaway/sql-out.ts'
+import { type SqlOutOptions, writeSql } from '../../src/throwaway/sql-out.ts'
 import { openStage } from '../../src/throwaway/stage.ts'
 import { packages, Subject } from '../restore/round-trip.ts'
 import { differences, fingerprint } from '../support/fingerprint.ts'
@@ -34,6 +34,10 @@ const schema = [
   `create function t() returns trigger language plpgsql as 'begin return new; end'`,
   'create trigger tr before insert on a for each row execute function t()',
   'create index on a (t)',
+  'create table child (id int, of int)',
+  'create table parent (id int primary key)',
+  'insert into child values (1, 7); insert into parent values (7)',
+  'alter table child add foreign key (of) references parent',
   `comment on table a is 'it''s; a -- comment'`,
   `select lo_from_bytea(4711, decode(repeat('00ff5c', 2000), 'hex'))`,
 ]
@@ -76,10 +80,10 @@ it('writes a past as SQL that gives the same database', async () => {
   const { repository, source } = subject.opened
   const plan = await planRestore(repository, source, { kind: 'latest' })
   await using stage = await openStage([plan])
-  const dump = async (selected: typeof plan): Promise<string> => {
+  const dump = async (selected: typeof plan, how: SqlOutOptions = {}): Promise<string> => {
     const pieces: string[] = []
     const past = await stage.bringBack(repository, selected, { jobs: 1 })
-    await writeSql(past, async (piece) => void pieces.push(String(piece)))
+    await writeSql(past, { part: async () => async (piece) => void pieces.push(String(piece)) }, how)
     return pieces.join('')
   }
   const text = await dump(plan)
@@ -87,6 +91,12 @@ it('writes a past as SQL that gives the same database', async () => {
   await load(subject.server.url('loaded'), text)
   const found = differences(golden, await fingerprint(subject.server.url('loaded')), ourObjects)
   expect(found).toEqual([])
+  // Rows alone, into a database that has the schema.
+  const schemaOnly = await dump(await selectTables(repository, plan, { ...everything, rows: false }))
+  await subject.sql('create database in_two')
+  await load(subject.server.url('in_two'), schemaOnly)
+  await load(subject.server.url('in_two'), await dump(plan, { dataOnly: true }))
+  expect(differences(golden, await fingerprint(subject.server.url('in_two')), ourObjects)).toEqual([])
   const some = await dump(await selectTables(repository, plan, { ...everything, tables: ['p'] }))
   await load(subject.server.url('few'), some)
   const loaded = await fingerprint(subject.server.url('few'))
