@@ -11,6 +11,7 @@ import {
   WalbackError,
   writeSql,
 } from '../src/index.ts'
+import { audited, restoreAsked } from './audited.ts'
 import type { Context } from './context.ts'
 import { plural, shellWord } from './format.ts'
 import { bringBack, type StageFlags, stageFor } from './past.ts'
@@ -22,19 +23,43 @@ export async function restoreAsSql(
   plan: RestorePlan,
   options: StageFlags & { readonly sqlOut: string },
 ): Promise<undefined> {
-  const { out, signal, world } = context
-  await using stage = await stageFor(context, [plan], options)
-  const past = await bringBack(context, stage, repository, plan, options)
-  if (options.sqlOut === '-') {
-    const { tables, rows } = await writeSql(past, writer(world.stdout), { signal })
-    out.say(`written: ${plural(tables, 'table')}, ${plural(rows, 'row')}`)
+  const { out } = context
+  const file = options.sqlOut === '-' ? undefined : context.path(options.sqlOut)
+  const { result: report, audit } = await audited<SqlOutReport>(
+    context,
+    { repository, source: plan.source },
+    {
+      action: 'restore-sql',
+      role: null,
+      ...restoreAsked(plan, file ?? 'stdout', { file: file ?? null }),
+      came: ({ tables, rows }) => ({
+        words: `${plural(tables, 'table')}, ${plural(rows, 'row')}`,
+        facts: { tables, rows },
+      }),
+    },
+    () => write(context, repository, plan, { ...options, file }),
+  )
+  const amount = `${plural(report.tables, 'table')}, ${plural(report.rows, 'row')}`
+  if (file === undefined) {
+    out.say(`written: ${amount}`)
     return
   }
-  const file = context.path(options.sqlOut)
-  const report = await intoFile(file, (write) => writeSql(past, write, { signal }))
-  out.data(`${plural(report.tables, 'table')}, ${plural(report.rows, 'row')} in ${file}`)
+  out.data(`${amount} in ${file}`)
   out.say(`load it: psql --set ON_ERROR_STOP=1 --single-transaction --file ${shellWord(file)} --dbname EMPTY_DATABASE`)
-  out.line({ type: 'summary', schema_version: 1, ...report, file })
+  out.line({ type: 'summary', schema_version: 1, ...report, file, audit })
+}
+
+async function write(
+  context: Context,
+  repository: Repository,
+  plan: RestorePlan,
+  { file, ...options }: StageFlags & { readonly file: string | undefined },
+): Promise<SqlOutReport> {
+  const { signal, world } = context
+  await using stage = await stageFor(context, [plan], options)
+  const past = await bringBack(context, stage, repository, plan, options)
+  if (file === undefined) return await writeSql(past, writer(world.stdout), { signal })
+  return await intoFile(file, (piece) => writeSql(past, piece, { signal }))
 }
 
 /** The file gets its name when it is whole. Rows are in it: only its owner reads it. */

@@ -9,6 +9,7 @@ import {
   mergeModes,
   micros,
   planRestore,
+  type Repository,
   type RestorePlan,
   type RestoreReport,
   resolveConninfo,
@@ -16,6 +17,7 @@ import {
   type TransactionEntry,
   WalbackError,
 } from '../../src/index.ts'
+import { type AuditedResult, audited, databaseFacts, restoreAsked, restoreCame } from '../audited.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, duration, plural, printable, shellWord } from '../format.ts'
@@ -126,15 +128,34 @@ async function restore(context: Context, given: Options): Promise<number | undef
   if (options.inPlace) return restoreInItsPlace(context, repository, plan, destination.conninfo, options)
   if (reviewed === undefined) await context.confirm('Proceed?', { plan: json })
   if (live !== undefined) return restoreLive(context, repository, plan, destination.conninfo, live, options.jobs)
+  return await restoreIntoDatabase(context, repository, plan, destination, options)
+}
+
+async function restoreIntoDatabase(
+  context: Context,
+  repository: Repository,
+  plan: RestorePlan,
+  destination: Destination,
+  options: Options,
+): Promise<number> {
+  const { out, signal } = context
   using progress = new Progress(out)
-  const report = await carryOut(repository, plan, destination, {
-    jobs: options.jobs,
-    roles: roleOptionsOf(options),
-    onProgress: restoreProgress(out, progress),
-    signal,
-  })
+  const { conninfo, database } = destination
+  const asked = restoreAsked(plan, describeConninfo(conninfo, database), databaseFacts(conninfo, database))
+  const { result: report, audit } = await audited(
+    context,
+    { repository, source: plan.source },
+    { action: 'restore', role: conninfo.user, ...asked, came: restoreCame },
+    () =>
+      carryOut(repository, plan, destination, {
+        jobs: options.jobs,
+        roles: roleOptionsOf(options),
+        onProgress: restoreProgress(out, progress),
+        signal,
+      }),
+  )
   progress[Symbol.dispose]()
-  return tell(context, report, destination)
+  return tell(context, { ...report, audit }, destination)
 }
 
 interface Destination {
@@ -338,7 +359,11 @@ function planJson(
   }
 }
 
-function tell({ out }: Context, report: RestoreReport, { conninfo, database }: Destination): number {
+function tell(
+  { out }: Context,
+  report: RestoreReport & Pick<AuditedResult<unknown>, 'audit'>,
+  { conninfo, database }: Destination,
+): number {
   const url = describeConninfo(conninfo, database)
   for (const warning of report.warnings) out.warn(printable(warning))
   out.data(
