@@ -74,8 +74,8 @@ it('has what restores, undos, rollbacks and pins did, and nothing of what only l
     came: '1 table, 10 rows; 10 rows proven',
     came_facts: { tables: 1, rows: 10, proven: { tables: 1, rows: 10 } },
   })
-  const again = await run('restore', '--before-tx', xid, '--table', 'orders', '--merge', 'insert-missing')
-  expect(again).toMatchObject({ exit: 22, stderr: expect.stringContaining('add --yes') })
+  const again = await run('restore', '--before-tx', xid, '--table', 'orders', '--as', 'orders', '--yes')
+  expect(again).toMatchObject({ exit: 22 })
   const failed = await newest()
   expect(failed).toMatchObject({ state: 'failed', came_facts: { code: 'refused' } })
   expect(again.stderr).toContain(failed.came)
