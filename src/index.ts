@@ -139,6 +139,7 @@ export {
   restoreIntoLive,
 } from './restore/live.ts'
 export { type MergeMode, mergeModes } from './restore/live-table.ts'
+export { type Pace, PaceMeter } from './restore/pace.ts'
 export { planRestore, type RestorePlan } from './restore/plan.ts'
 export type { RestoreProgress } from './restore/progress.ts'
 export { type RestoreOptions, type RestoreReport, restore } from './restore/restore.ts'

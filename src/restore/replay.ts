@@ -166,7 +166,7 @@ export class Replay {
     )
     const largestFirst = tables.sort((a, b) => b.rows - a.rows)
     await forEachParallel(largestFirst, this.lanes.length, async (table, lane) => {
-      const options = { ...this.options, onBytes: (raw: number) => phase.add(raw) }
+      const options = { ...this.options, onBytes: (raw: number, rows: number) => phase.add(raw, rows) }
       const client = this.lanes[lane] as pg.Client
       const loaded = await loadTable(client, this.repository, table, changes.get(table.oid)?.changes, options).catch(
         (error: unknown): RestoredTable => {

@@ -86,6 +86,14 @@ it('refuses what would fail before anything is touched, and names all of it', as
 })
 
 it('carries out what only may fail or differs', async () => {
-  const { stderr } = await done('restore', '--to', 'latest', '--into', 'whole', '--yes')
-  expect(stderr).toContain('proven: 1 999 rows')
+  const { stdout } = await done('restore', '--to', 'latest', '--into', 'whole', '--yes', '--json')
+  const lines = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>)
+  expect(lines.at(-1)).toMatchObject({ type: 'summary', proven: { rows: 1999 } })
+  const rows = lines.filter(({ type, phase }) => type === 'status' && phase === 'rows').at(-1)
+  expect(rows).toMatchObject({ unit: 'bytes', rows: 2000, left_ms: 0 })
+  expect(rows).toHaveProperty('rate_per_s')
+  expect(rows?.['done']).toBe(rows?.['total'])
 })
