@@ -40,10 +40,10 @@ describe('a meter of phases', () => {
     meter.observe(replay(0), 0)
     expect(meter.observe(replay(10), 2000)).toMatchObject({ rate_per_s: 5, left_ms: 18_000 })
     // For a minute rows are loaded.
-    meter.observe(rows(0), 2000)
-    expect(meter.observe(rows(500, 50), 62_000)).toMatchObject({ rows_per_s: 50 / 60, left_ms: 60_000 })
-    expect(meter.observe(replay(10), 62_000)).toMatchObject({ rate_per_s: 5 })
-    expect(meter.observe(replay(20), 64_000)).toMatchObject({ rate_per_s: 5, left_ms: 16_000 })
+    meter.observe(rows(0), 3000)
+    expect(meter.observe(rows(500, 50), 63_000)).toMatchObject({ rows_per_s: 50 / 60, left_ms: 60_000 })
+    expect(meter.observe(replay(10), 64_000)).toMatchObject({ rate_per_s: 5 })
+    expect(meter.observe(replay(20), 66_000)).toMatchObject({ rate_per_s: 5, left_ms: 16_000 })
   })
 
   it('counts nothing as done in this time that was done before', () => {
