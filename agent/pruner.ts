@@ -1,5 +1,15 @@
 import type { Logger } from 'pino'
-import { messageOf, Prune, type Repository, type RetentionPolicy, WalbackError } from '../src/index.ts'
+import {
+  messageOf,
+  Prune,
+  type PruneReport,
+  pruneAudited,
+  type Repository,
+  type RetentionPolicy,
+  recorded,
+  removesNothing,
+  WalbackError,
+} from '../src/index.ts'
 import type { Events } from './events.ts'
 import { rest } from './rest.ts'
 
@@ -24,11 +34,12 @@ export async function pruneRegularly(options: PrunerOptions): Promise<void> {
   }
 }
 
-async function pruneOnce({ repository, source, policy, log, events, signal }: PrunerOptions): Promise<void> {
+async function pruneOnce(options: PrunerOptions): Promise<void> {
+  const { repository, source, policy, log, events, signal } = options
   try {
     await using prune = await Prune.begin(repository, source, policy, { signal })
     for (const warning of prune.plan.warnings) log.warn({ source }, warning)
-    const { objects, bytes, spared } = await prune.run({ signal })
+    const { objects, bytes, spared } = await runRecorded(prune, options)
     events.clear('prune-failed', { message: 'a prune was done' })
     if (objects === 0) return
     const bases = prune.plan.bases.flatMap(({ base, isKept }) => (isKept ? [] : [base.id]))
@@ -51,4 +62,13 @@ async function pruneOnce({ repository, source, policy, log, events, signal }: Pr
       facts: { hint: known?.hint ?? null },
     })
   }
+}
+
+/** Into the audit record goes a prune that removes something. */
+async function runRecorded(prune: Prune, { repository, source, log, signal }: PrunerOptions): Promise<PruneReport> {
+  const run = (): Promise<PruneReport> => prune.run({ signal })
+  if (removesNothing(prune.plan)) return await run()
+  const onNotRecorded = (why: string): void => log.warn({ source }, why)
+  const { result } = await recorded(repository, source, pruneAudited(prune.plan), run, { onNotRecorded, signal })
+  return result
 }

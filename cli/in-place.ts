@@ -2,6 +2,7 @@ import {
   type Conninfo,
   describeConninfo,
   formatLsn,
+  type InPlaceReport,
   planRollback,
   type Repository,
   type RestorePlan,
@@ -10,6 +11,7 @@ import {
   type SwapReport,
   WalbackError,
 } from '../src/index.ts'
+import { audited, databaseFacts, restoreAsked, restoreCame } from './audited.ts'
 import type { Context } from './context.ts'
 import { duration, plural, printable, shellWord } from './format.ts'
 import { Progress, restoreProgress } from './progress.ts'
@@ -34,14 +36,29 @@ export async function restoreInItsPlace(
   const { out, signal } = context
   await context.confirmName(conninfo.database, options.confirm, `replace ${conninfo.database} by what is restored`)
   using progress = new Progress(out)
-  const { restored, swapped } = await restoreInPlace(repository, plan, conninfo, {
-    jobs: options.jobs,
-    roles: roleOptionsOf(options),
-    request: options.request,
-    onProgress: restoreProgress(out, progress),
-    onStep: (step) => out.say(`  ${printable(step)}`),
-    signal,
-  })
+  const { result, audit } = await audited<InPlaceReport>(
+    context,
+    { repository, source: plan.source },
+    {
+      action: 'restore-in-place',
+      role: conninfo.user,
+      ...restoreAsked(plan, `the place of ${describeConninfo(conninfo)}`, databaseFacts(conninfo)),
+      came: (report) => ({
+        words: `${restoreCame(report.restored).words}; ${keptInWords(report.swapped)}`,
+        facts: { ...restoreCame(report.restored).facts, ...swapJson(report.swapped) },
+      }),
+    },
+    () =>
+      restoreInPlace(repository, plan, conninfo, {
+        jobs: options.jobs,
+        roles: roleOptionsOf(options),
+        request: options.request,
+        onProgress: restoreProgress(out, progress),
+        onStep: (step) => out.say(`  ${printable(step)}`),
+        signal,
+      }),
+  )
+  const { restored, swapped } = result
   progress[Symbol.dispose]()
   for (const warning of restored.warnings) out.warn(printable(warning))
   out.data(
@@ -49,9 +66,11 @@ export async function restoreInItsPlace(
   )
   for (const note of [...restored.roles.notes, ...restored.notes]) out.say(printable(note))
   tellSwap(context, swapped)
-  out.line({ type: 'summary', schema_version: 1, ...restored, ...swapJson(swapped) })
+  out.line({ type: 'summary', schema_version: 1, ...restored, ...swapJson(swapped), audit })
   return restored.warnings.length > 0 ? 3 : 0
 }
+
+const keptInWords = ({ kept }: SwapReport): string => `the database before is kept as ${kept}`
 
 function tellSwap({ out }: Context, { kept, closed_ms, mark, mark_lsn, timeline, hasAgent }: SwapReport): void {
   out.say(`nobody could connect for ${duration(closed_ms)}`)
@@ -93,23 +112,39 @@ export async function rollback(context: Context, options: RollbackFlags): Promis
     )
     await context.confirmName(conninfo.database, options.confirm, `swap ${conninfo.database} for ${plan.to}`)
   }
-  const swapped = await rollBack(plan, {
-    conninfo,
-    repository,
-    source,
-    onStep: (step) => out.say(`  ${printable(step)}`),
-    signal,
-  })
+  const asked = plan.kind === 'swap' ? `swap ${conninfo.database} for ${plan.to}` : `open ${conninfo.database} again`
+  const { result: swapped, audit } = await audited<SwapReport | undefined>(
+    context,
+    { repository, source },
+    {
+      action: 'rollback',
+      role: conninfo.user,
+      asked,
+      facts: { ...databaseFacts(conninfo), ...plan },
+      came: (report) =>
+        report === undefined
+          ? { words: 'open again, and nothing was swapped', facts: {} }
+          : { words: keptInWords(report), facts: swapJson(report) },
+    },
+    () =>
+      rollBack(plan, {
+        conninfo,
+        repository,
+        source,
+        onStep: (step) => out.say(`  ${printable(step)}`),
+        signal,
+      }),
+  )
   if (swapped === undefined) {
     out.data(
       `${database} was closed by a restore in place that was interrupted, and is open again; nothing was swapped`,
     )
-    out.document({ opened: true })
+    out.document({ opened: true, audit })
     return
   }
   out.data(`${database} is ${plan.kind === 'swap' ? printable(plan.to) : ''} again`)
   tellSwap(context, swapped)
-  out.document({ opened: false, ...swapJson(swapped) })
+  out.document({ opened: false, ...swapJson(swapped), audit })
 }
 
 /** Where it goes is named by --db alone. */

@@ -7,6 +7,7 @@ import {
   type RestorePlan,
   type RestoreReport,
 } from '../src/index.ts'
+import { type AuditedResult, audited, databaseFacts, restoreAsked, restoreCame } from './audited.ts'
 import type { Context } from './context.ts'
 import { duration, plural, printable } from './format.ts'
 import { Progress, restoreProgress } from './progress.ts'
@@ -26,16 +27,24 @@ export async function restoreIntoDatabase(
 ): Promise<number> {
   const { out, signal } = context
   using progress = new Progress(out)
-  const report = await carryOut(repository, plan, destination, {
-    ...options,
-    onProgress: restoreProgress(out, progress),
-    signal,
-  })
+  const { conninfo, database } = destination
+  const { asked, facts } = restoreAsked(plan, describeConninfo(conninfo, database), databaseFacts(conninfo, database))
+  const goesOn = options.resumed === undefined ? '' : `going on with what was begun ${options.resumed.begun}: `
+  const { result: report, audit } = await audited(
+    context,
+    { repository, source: plan.source },
+    { action: 'restore', role: conninfo.user, asked: `${goesOn}${asked}`, facts, came: restoreCame },
+    () => carryOut(repository, plan, destination, { ...options, onProgress: restoreProgress(out, progress), signal }),
+  )
   progress[Symbol.dispose]()
-  return tell(context, report, destination)
+  return tell(context, { ...report, audit }, destination)
 }
 
-function tell({ out }: Context, report: RestoreReport, { conninfo, database }: Destination): number {
+function tell(
+  { out }: Context,
+  report: RestoreReport & Pick<AuditedResult<unknown>, 'audit'>,
+  { conninfo, database }: Destination,
+): number {
   const url = describeConninfo(conninfo, database)
   for (const warning of report.warnings) out.warn(printable(warning))
   out.data(

@@ -1,6 +1,8 @@
 import {
+  type Audited,
   type Conninfo,
   describeConninfo,
+  type LiveReport,
   type LiveUse,
   type MergeMode,
   type MergePreview,
@@ -10,6 +12,7 @@ import {
   restoreIntoLive,
   WalbackError,
 } from '../src/index.ts'
+import { audited, databaseFacts, first, restoreAsked, warned } from './audited.ts'
 import type { Context } from './context.ts'
 import { invalid } from './errors.ts'
 import { duration, plural, printable } from './format.ts'
@@ -67,29 +70,48 @@ export async function restoreLive(
 ): Promise<number> {
   const { out, signal } = context
   using progress = new Progress(out)
-  const report = await restoreIntoLive(repository, plan, conninfo, use, {
-    jobs,
-    onProgress: restoreProgress(out, progress),
-    signal,
-    approve: async (previews) => {
-      progress[Symbol.dispose]()
-      const json = previews.map(previewJson)
-      out.line({ type: 'preview', schema_version: 1, tables: json })
-      for (const line of previews.flatMap(previewInWords)) out.say(line)
-      await context.confirm('Change these tables?', { tables: json })
+  const approve = async (previews: readonly MergePreview[]): Promise<void> => {
+    progress[Symbol.dispose]()
+    const json = previews.map(previewJson)
+    out.line({ type: 'preview', schema_version: 1, tables: json })
+    for (const line of previews.flatMap(previewInWords)) out.say(line)
+    await context.confirm('Change these tables?', { tables: json })
+  }
+  const { result: report, audit } = await audited(
+    context,
+    { repository, source: plan.source },
+    {
+      action: 'restore-live',
+      role: conninfo.user,
+      ...restoreAsked(plan, liveInWords(use, conninfo), { ...databaseFacts(conninfo), ...use }),
+      came,
     },
-  })
+    () =>
+      restoreIntoLive(repository, plan, conninfo, use, {
+        jobs,
+        onProgress: restoreProgress(out, progress),
+        signal,
+        approve,
+      }),
+  )
   progress[Symbol.dispose]()
   for (const warning of report.warnings) out.warn(printable(warning))
-  for (const { schema, name, inserted, updated, deleted } of report.tables) {
-    const what = [`${plural(inserted, 'row')} inserted`]
-    if (updated > 0) what.push(`${updated} updated`)
-    if (deleted > 0) what.push(`${deleted} deleted`)
-    out.data(`${printable(`${schema}.${name}`)}: ${what.join(', ')}`)
-  }
+  for (const table of report.tables) out.data(printable(tableInWords(table)))
   out.say(`done in ${duration(report.duration_ms)}, in one transaction, and read again`)
-  out.line({ type: 'summary', schema_version: 1, ...report })
+  out.line({ type: 'summary', schema_version: 1, ...report, audit })
   return report.warnings.length > 0 ? 3 : 0
+}
+
+const came: Audited<LiveReport>['came'] = ({ tables, warnings }) => ({
+  words: `${first(tables).map(tableInWords).join('; ')}${warned(warnings)}`,
+  facts: { tables: first(tables), warnings: first(warnings) },
+})
+
+function tableInWords({ schema, name, inserted, updated, deleted }: LiveReport['tables'][number]): string {
+  const what = [`${plural(inserted, 'row')} inserted`]
+  if (updated > 0) what.push(`${updated} updated`)
+  if (deleted > 0) what.push(`${deleted} deleted`)
+  return `${schema}.${name}: ${what.join(', ')}`
 }
 
 function previewInWords({ schema, name, missing, differing, extra, conflicts, dragged }: MergePreview): string[] {

@@ -1,5 +1,5 @@
-import type { RestoreProgress } from '../src/index.ts'
-import { bytes, count } from './format.ts'
+import { type Pace, PaceMeter, type RestoreProgress } from '../src/index.ts'
+import { bytes, count, duration } from './format.ts'
 import type { Output } from './output.ts'
 
 /** Live words about long work: one line that is written over on a terminal, else a line per phase and every 10 s. */
@@ -78,8 +78,18 @@ const lineEvery_ms = 10_000
 const barWidth = 20
 
 /** Shows what a restore, or what works as one, is doing: as a bar, or as JSON in a line. */
-export const restoreProgress = (out: Output, progress: Progress): ((state: RestoreProgress) => void) =>
-  out.json ? jsonProgress(out) : (state) => progress.bar(state.phase, shareOf(state), amountOf(state))
+export function restoreProgress(out: Output, progress: Progress): (state: RestoreProgress) => void {
+  const meter = new PaceMeter()
+  const show = out.json ? jsonProgress(out) : textProgress(progress)
+  return (state) => show(state, meter.observe(state, performance.now()))
+}
+
+type Show = (state: RestoreProgress, pace: Pace) => void
+
+const textProgress =
+  (progress: Progress): Show =>
+  (state, pace) =>
+    progress.bar(state.phase, shareOf(state), `${amountOf(state)}${paceInWords(state, pace)}`)
 
 const shareOf = ({ done, total }: RestoreProgress): number | undefined =>
   total ? Math.min(1, done / total) : undefined
@@ -89,14 +99,35 @@ function amountOf({ unit, done, total }: RestoreProgress): string {
   return `${show(done)}${total === undefined ? '' : ` of ${show(total)}`}${unit === 'bytes' ? '' : ` ${unit}`}`
 }
 
+/** What is left comes first: a narrow terminal cuts the end off. */
+export function paceInWords({ unit, done, total }: RestoreProgress, { rate_per_s, rows_per_s, left_ms }: Pace): string {
+  const rate = (value: number): string => (value < 10 ? value.toFixed(1) : count(Math.round(value)))
+  const isOver = total !== undefined && done >= total
+  const words = [
+    ...(left_ms === undefined || isOver ? [] : [`${duration(left_ms)} left`]),
+    ...(rate_per_s === undefined ? [] : [unit === 'bytes' ? `${bytes(rate_per_s)}/s` : `${rate(rate_per_s)}/s`]),
+    ...(rows_per_s === undefined ? [] : [`${rate(rows_per_s)} rows/s`]),
+  ]
+  return words.map((word) => `, ${word}`).join('')
+}
+
 /** A line when a phase begins and ends, and one a second in between. */
-function jsonProgress(out: Output): (state: RestoreProgress) => void {
+function jsonProgress(out: Output): Show {
   let [phase, shown_ms] = ['', 0]
-  return (state) => {
+  return (state, pace) => {
     const now = performance.now()
     if (state.phase === phase && now - shown_ms < 1000 && state.done !== state.total) return
     phase = state.phase
     shown_ms = now
-    out.line({ type: 'status', phase, done: state.done, total: state.total ?? null, unit: state.unit })
+    const { done, total = null, unit, rows = null } = state
+    out.line({ type: 'status', phase, done, total, unit, rows, ...paceJson(pace) })
   }
 }
+
+const paceJson = ({ rate_per_s, rows_per_s, left_ms }: Pace): Record<string, number | null> => ({
+  rate_per_s: whole(rate_per_s),
+  rows_per_s: whole(rows_per_s),
+  left_ms: whole(left_ms),
+})
+
+const whole = (value: number | undefined): number | null => (value === undefined ? null : Math.round(value))

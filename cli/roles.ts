@@ -1,15 +1,5 @@
 import type { Command } from 'commander'
-import {
-  type Conninfo,
-  lookAtRoles,
-  messageOf,
-  type Repository,
-  type RestorePlan,
-  type RoleOptions,
-  type RolePlan,
-  WalbackError,
-} from '../src/index.ts'
-import type { Context } from './context.ts'
+import type { RoleOptions, RolePlan } from '../src/index.ts'
 import { invalid } from './errors.ts'
 import { printable } from './format.ts'
 
@@ -50,34 +40,8 @@ function parseMap(text: string, before: ReadonlyMap<string, string> = new Map())
 
 const nameIn = (word: string): string => (word.startsWith('"') ? word.slice(1, -1).replaceAll('""', '"') : word)
 
-/** What the target lacks, or why it could not be looked at; a plan can be made without it. */
-export async function lookAtTarget(
-  { signal }: Context,
-  repository: Repository,
-  plan: RestorePlan,
-  destination: { readonly conninfo: Conninfo; readonly database: string },
-  flags: RoleFlags,
-): Promise<RolePlan | string> {
-  const { conninfo } = destination
-  const patient = { ...conninfo, connectTimeout_s: conninfo.connectTimeout_s || lookTimeout_s }
-  try {
-    return await lookAtRoles(
-      repository,
-      plan,
-      { ...destination, conninfo: patient },
-      { ...roleOptionsOf(flags), signal },
-    )
-  } catch (error) {
-    if (error instanceof WalbackError && error.code === 'database') return messageOf(error)
-    throw error
-  }
-}
-
-const lookTimeout_s = 10
-
 /** The lines of a plan about roles; none where all are there. */
-export function rolesInWords(roles: RolePlan | string): string[] {
-  if (typeof roles === 'string') return [`not looked at: ${printable(roles)}`]
+export function rolesInWords(roles: RolePlan): string[] {
   const list = (names: Iterable<string>): string => [...names].map(printable).join(', ')
   const { missing, create } = roles
   return [
@@ -91,7 +55,8 @@ export function rolesInWords(roles: RolePlan | string): string[] {
   ]
 }
 
-export const rolesJson = (roles: RolePlan | string): Record<string, unknown> =>
-  typeof roles === 'string'
-    ? { looked_at: false, why: roles }
-    : { looked_at: true, missing: roles.missing, create: [...roles.create.keys()] }
+export const rolesJson = ({ missing, create }: RolePlan): Record<string, unknown> => ({
+  looked_at: true,
+  missing,
+  create: [...create.keys()],
+})

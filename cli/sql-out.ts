@@ -13,6 +13,7 @@ import {
   WalbackError,
   writeSql,
 } from '../src/index.ts'
+import { audited, restoreAsked } from './audited.ts'
 import type { Context } from './context.ts'
 import { plural, shellWord } from './format.ts'
 import { bringBack, type StageFlags, stageFor } from './past.ts'
@@ -27,26 +28,55 @@ export async function restoreAsSql(
   plan: RestorePlan,
   options: StageFlags & { readonly sqlOut: string; readonly dataOnly?: boolean },
 ): Promise<undefined> {
-  const { out, signal, world } = context
-  const how = { dataOnly: options.dataOnly === true, signal }
-  await using stage = await stageFor(context, [plan], options)
-  const past = await bringBack(context, stage, repository, plan, options)
-  if (options.sqlOut === '-') {
-    const write = writer(world.stdout)
-    const { tables, rows } = await writeSql(past, { part: async () => write }, how)
-    out.say(`written: ${plural(tables, 'table')}, ${plural(rows, 'row')}`)
+  const { out } = context
+  const isFolder = /[/\\]$/.test(options.sqlOut)
+  const place = options.sqlOut === '-' ? undefined : context.path(options.sqlOut)
+  const dataOnly = options.dataOnly === true
+  const { result: report, audit } = await audited<SqlOutReport>(
+    context,
+    { repository, source: plan.source },
+    {
+      action: 'restore-sql',
+      role: null,
+      ...restoreAsked(plan, place ?? 'stdout', { [isFolder ? 'folder' : 'file']: place ?? null, data_only: dataOnly }),
+      came: ({ tables, rows }) => ({
+        words: `${plural(tables, 'table')}, ${plural(rows, 'row')}`,
+        facts: { tables, rows },
+      }),
+    },
+    () => write(context, repository, plan, { ...options, place, isFolder, dataOnly }),
+  )
+  const amount = `${plural(report.tables, 'table')}, ${plural(report.rows, 'row')}`
+  if (place === undefined) {
+    out.say(`written: ${amount}`)
     return
   }
-  const place = context.path(options.sqlOut)
-  const isFolder = /[/\\]$/.test(options.sqlOut)
-  const work = (sink: SqlSink) => writeSql(past, sink, how)
-  const report = isFolder ? await intoFolder(place, work) : await intoFile(place, work)
   const first = isFolder ? path.join(place, entry) : place
-  out.data(`${plural(report.tables, 'table')}, ${plural(report.rows, 'row')} in ${place}`)
+  out.data(`${amount} in ${place}`)
   out.say(
-    `load it: psql --set ON_ERROR_STOP=1 --single-transaction --file ${shellWord(first)} --dbname ${how.dataOnly ? 'DATABASE' : 'EMPTY_DATABASE'}`,
+    `load it: psql --set ON_ERROR_STOP=1 --single-transaction --file ${shellWord(first)} --dbname ${dataOnly ? 'DATABASE' : 'EMPTY_DATABASE'}`,
   )
-  out.line({ type: 'summary', schema_version: 1, ...report, [isFolder ? 'folder' : 'file']: place })
+  out.line({ type: 'summary', schema_version: 1, ...report, [isFolder ? 'folder' : 'file']: place, audit })
+}
+
+async function write(
+  context: Context,
+  repository: Repository,
+  plan: RestorePlan,
+  {
+    place,
+    isFolder,
+    dataOnly,
+    ...options
+  }: StageFlags & { readonly place: string | undefined; readonly isFolder: boolean; readonly dataOnly: boolean },
+): Promise<SqlOutReport> {
+  const { signal, world } = context
+  await using stage = await stageFor(context, [plan], options)
+  const past = await bringBack(context, stage, repository, plan, options)
+  const work: Work = (sink) => writeSql(past, sink, { dataOnly, signal })
+  if (place !== undefined) return await (isFolder ? intoFolder : intoFile)(place, work)
+  const toStdout = writer(world.stdout)
+  return await work({ part: async () => toStdout })
 }
 
 /** In a folder, the file that runs the others. */

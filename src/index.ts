@@ -105,6 +105,8 @@ export {
 } from './postgres/source.ts'
 export type { FullTable, Trace } from './postgres/traces-sql.ts'
 export { type EncryptionSettings, readAccess, withFilesFrom } from './repository/access.ts'
+export { type Audited, recorded } from './repository/audit.ts'
+export { type AuditBreak, type AuditedAction, type AuditTrail, readAudit } from './repository/audit-record.ts'
 export { type BaseHead, type BaseManifest, type BaseTable, readBaseHeads, readManifests } from './repository/base.ts'
 export {
   type Credential,
@@ -144,12 +146,15 @@ export {
   restoreIntoLive,
 } from './restore/live.ts'
 export { type MergeMode, mergeModes } from './restore/live-table.ts'
+export { type Pace, PaceMeter } from './restore/pace.ts'
 export { planRestore, type RestorePlan } from './restore/plan.ts'
 export type { RestoreProgress } from './restore/progress.ts'
 export { type RestoreOptions, type RestoreReport, restore } from './restore/restore.ts'
-export { lookAtRoles } from './restore/role-look.ts'
 export type { RoleOptions, RolePlan } from './restore/role-plan.ts'
 export { selectTables } from './restore/selected.ts'
+export type { TargetFinding } from './restore/target-check.ts'
+export { type LookOptions, lookAtTarget, type TargetLook } from './restore/target-look.ts'
+export { pruneAudited, removesNothing } from './retention/audited.ts'
 export type { BaseVerdict, KeptMoment, KeptWindow, PrunePlan, UnfinishedVerdict } from './retention/plan.ts'
 export { isEmptyPolicy, type RetentionPolicy } from './retention/policy.ts'
 export { Prune, type PruneReport, previewPrune } from './retention/prune.ts'

@@ -1,5 +1,6 @@
 import type { AddCommand } from '../command.ts'
 import { addAgent } from './agent.ts'
+import { addAudit } from './audit.ts'
 import { addBackup } from './backup.ts'
 import { addCheck } from './check.ts'
 import { addCompact } from './compact.ts'
@@ -44,6 +45,7 @@ export const commands: readonly AddCommand[] = [
   addPins,
   addKey,
   addVerify,
+  addAudit,
   addUninstall,
   addDemo,
 ]

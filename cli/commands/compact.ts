@@ -8,6 +8,7 @@ import {
   planCompaction,
   type Stop,
 } from '../../src/index.ts'
+import { audited } from '../audited.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, duration, plural, printable } from '../format.ts'
@@ -54,16 +55,31 @@ async function compact(context: Context, options: Options): Promise<undefined> {
   if (options.dryRun) return
   const started = performance.now()
   using progress = new Progress(out)
-  const made = await carryOut(repository, end, {
-    jobs: options.jobs,
-    onProgress: restoreProgress(out, progress),
-    signal,
-  })
+  const { result: made, audit } = await audited<BaseManifest>(
+    context,
+    { repository, source },
+    {
+      action: 'compact',
+      role: null,
+      asked: `base ${base.id} and ${plural(transactions, 'transaction')} to a base of ${timeOf(end.time)}`,
+      facts: { base: base.id, lsn: formatLsn(end.plan.cut), transactions },
+      came: (manifest) => ({
+        words: `base ${manifest.id}`,
+        facts: { base: manifest.id, stored_bytes: manifest.stored_bytes },
+      }),
+    },
+    () =>
+      carryOut(repository, end, {
+        jobs: options.jobs,
+        onProgress: restoreProgress(out, progress),
+        signal,
+      }),
+  )
   progress[Symbol.dispose]()
   const duration_ms = Math.round(performance.now() - started)
   out.data(`base ${made.id}: ${inWords(made)} in ${duration(duration_ms)}`)
   out.say('restores to later moments begin with it; what only older bases were for, `walback prune` removes')
-  out.line({ type: 'summary', schema_version: 1, base: baseJson(made), duration_ms })
+  out.line({ type: 'summary', schema_version: 1, base: baseJson(made), duration_ms, audit })
 }
 
 const timeOf = (time: string): string => formatTime(micros(BigInt(time)))

@@ -14,6 +14,7 @@ import {
   removePin,
   WalbackError,
 } from '../../src/index.ts'
+import { audited } from '../audited.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { printable, table } from '../format.ts'
@@ -62,16 +63,31 @@ async function pin(context: Context, options: Options): Promise<undefined> {
     target === undefined
       ? pointOfBase(context, repository, source, options.base ?? '')
       : pointOf(context, repository, source, target)
-  const made = await addPin(repository, source, { ...(await find()), note })
-  try {
-    // A prune may have ended between the look and the pin.
-    await find()
-  } catch (error) {
-    await removePin(repository, source, made.id)
-    throw error
-  }
+  const point = await find()
+  const { result: made, audit } = await audited<Pin>(
+    context,
+    { repository, source },
+    {
+      action: 'pin',
+      role: null,
+      asked: `${inWords(point)}${note === null ? '' : ` (${note})`}`,
+      facts: { ...point, note },
+      came: ({ id }) => ({ words: `pin ${id}`, facts: { pin: id } }),
+    },
+    async () => {
+      const added = await addPin(repository, source, { ...point, note })
+      try {
+        // A prune may have ended between the look and the pin.
+        await find()
+        return added
+      } catch (error) {
+        await removePin(repository, source, added.id)
+        throw error
+      }
+    },
+  )
   out.result(`pin ${made.id}: ${inWords(made)} is kept until \`walback unpin ${made.id}\``)
-  out.document({ source, pin: pinJson(made) })
+  out.document({ source, pin: pinJson(made), audit })
 }
 
 function targetOf(context: Context, { mark, time }: Options): RecoveryTarget | undefined {
@@ -118,7 +134,7 @@ async function list(context: Context): Promise<undefined> {
   const { out, signal } = context
   const { repository, source } = await context.openSource()
   const pins = await readPins(repository, source, signal)
-  const rows = pins.map(({ id, note, ...rest }) => [id, inWords({ id, note, ...rest }), printable(note ?? '')])
+  const rows = pins.map((one) => [one.id, inWords(one), printable(one.note ?? '')])
   out.data(pins.length === 0 ? 'no pins' : table([['PIN', 'KEEPS', 'NOTE'], ...rows]))
   out.document({ source, pins: pins.map(pinJson) })
 }
@@ -131,12 +147,23 @@ async function unpin(context: Context, _: unknown, [id = '']: readonly string[])
   if (found === undefined) {
     throw new WalbackError('usage', `there is no pin ${JSON.stringify(id)}`, { hint: '`walback pin list` shows all' })
   }
-  await removePin(repository, source, id)
+  const { audit } = await audited(
+    context,
+    { repository, source },
+    {
+      action: 'unpin',
+      role: null,
+      asked: `pin ${id} of ${inWords(found)}`,
+      facts: { pin: id, lsn: found.lsn, timeline: found.timeline },
+      came: () => ({ words: 'taken away', facts: {} }),
+    },
+    () => removePin(repository, source, id),
+  )
   out.result(`pin ${id} is gone: ${inWords(found)} is kept only as far as retention says`)
-  out.document({ source, unpinned: pinJson(found) })
+  out.document({ source, unpinned: pinJson(found), audit })
 }
 
-function inWords({ base, mark, lsn, time }: Pin): string {
+function inWords({ base, mark, lsn, time }: Omit<Point, 'note'>): string {
   const at = `${formatTime(micros(BigInt(time)))} (${formatLsn(parseLsn(lsn))})`
   if (base !== null) return `base ${base}, ${at}`
   return mark === null ? at : `mark ${printable(mark)}, ${at}`

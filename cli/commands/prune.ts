@@ -10,9 +10,12 @@ import {
   type PrunePlan,
   type PruneReport,
   previewPrune,
+  pruneAudited,
   type Repository,
   type RetentionPolicy,
+  removesNothing,
 } from '../../src/index.ts'
+import { audited } from '../audited.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, duration, plural, printable, table } from '../format.ts'
@@ -68,14 +71,16 @@ async function prune(context: Context, options: Options): Promise<undefined> {
   await using work = await Prune.begin(repository, source, policy, { signal })
   const { plan } = work
   out.data(inWords(context, plan, repository))
-  if (isNothing(plan)) {
+  if (removesNothing(plan)) {
     out.document({ ...planJson(plan, repository), removed: reportJson(nothing) })
     return
   }
   await context.confirm(`Remove ${bytes(plan.removal.bytes)}?`)
-  const report = await work.run({ signal })
+  const { result: report, audit } = await audited(context, { repository, source }, pruneAudited(plan), () =>
+    work.run({ signal }),
+  )
   tell(context, report)
-  out.document({ ...planJson(plan, repository), removed: reportJson(report) })
+  out.document({ ...planJson(plan, repository), removed: reportJson(report), audit })
 }
 
 /** Flags take the place of the configuration's policy as a whole: a rule that was not typed is not meant. */
@@ -100,9 +105,6 @@ async function breakStale({ out, signal }: Context, repository: Repository, sour
   for (const lease of broken) out.warn(`broken: ${describeLease(lease)}`)
 }
 
-const isNothing = ({ removal }: PrunePlan): boolean =>
-  removal.givenUp.length + removal.names.length + removal.data.length + removal.ranges.size === 0
-
 const nothing: PruneReport = { objects: 0, bytes: 0, spared: { objects: 0, for: [] } }
 
 function inWords({ out }: Context, plan: PrunePlan, repository: Repository): string {
@@ -123,7 +125,7 @@ function inWords({ out }: Context, plan: PrunePlan, repository: Repository): str
   const { removal } = plan
   const removed = plan.bases.filter(({ isKept }) => !isKept).length
   const left = removal.leftovers > 0 ? `, ${plural(removal.leftovers, 'object')} left over by interrupted work` : ''
-  const goes = isNothing(plan)
+  const goes = removesNothing(plan)
     ? 'nothing to remove'
     : `to remove: ${plural(removed, 'base')}, ${plural(removal.segments, 'segment')}${left}; ${plural(removal.names.length + removal.data.length, 'object')}, ${bytes(removal.bytes)}`
   for (const warning of plan.warnings) out.warn(printable(warning))

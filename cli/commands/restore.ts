@@ -23,10 +23,11 @@ import { addStageFlags } from '../past.ts'
 import { type ReviewedPlan, readPlanFile, writePlanFile } from '../plan-file.ts'
 import { type Eta, etaInWords, etaJson, etaOf } from '../proofs.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
-import { addRoleFlags, lookAtTarget, type RoleFlags, roleOptionsOf, rolesInWords, rolesJson } from '../roles.ts'
+import { addRoleFlags, type RoleFlags, roleOptionsOf } from '../roles.ts'
 import { addSelectionFlags, type SelectionFlags, selectionInWords, selectionJson, selectionOf } from '../selection.ts'
 import { restoreAsSql } from '../sql-out.ts'
 import { addTargetFlags, type TargetFlags, targetInJson, targetOf } from '../target.ts'
+import { lookAtTarget, lookInWords, lookJson, refuseFailing } from '../target-look.ts'
 import { addInterrupted, requestOf, tellInterrupted } from './restore-interrupted.ts'
 import { checkPreviewFlags, type PreviewFlags, preview, previewInWords, previewJson } from './restore-preview.ts'
 
@@ -90,15 +91,16 @@ async function restore(context: Context, given: Options): Promise<number | undef
     reviewed?.check(opened.source, selected)
     return selected
   })
-  const roles =
-    live === undefined && destination !== undefined
-      ? await lookAtTarget(context, repository, plan, destination, options)
-      : undefined
+  // Of live tables only rows are restored: whose they are does not matter.
+  const lookOptions = live === undefined ? roleOptionsOf(options) : { noOwner: true, noPrivileges: true }
+  const isBeside = live !== undefined || options.inPlace === true
+  const looked =
+    destination && (await lookAtTarget(context, repository, plan, destination, { ...lookOptions, isBeside }))
   const into = intoInWords(plan, destination, live, options)
   const eta = await etaOf(repository, plan, signal)
   const words = planInWords(context, plan, {
     into,
-    roles: roles === undefined ? [] : rolesInWords(roles),
+    about: lookInWords(looked),
     eta,
     isLive: live !== undefined,
   })
@@ -106,7 +108,7 @@ async function restore(context: Context, given: Options): Promise<number | undef
   const json = {
     ...planJson(plan, destination, live),
     ...from,
-    roles: roles === undefined ? null : rolesJson(roles),
+    ...lookJson(looked),
     eta: etaJson(eta),
   }
   if (options.plan || options.planFile !== undefined) {
@@ -114,6 +116,7 @@ async function restore(context: Context, given: Options): Promise<number | undef
     const file = options.planFile && (await writePlanFile(context, options.planFile, plan, options))
     if (file) out.say(`written to ${file}; carry it out with: walback restore --apply ${shellWord(file)}`)
     out.document({ type: 'plan', ...json, ...(file ? { file } : {}) })
+    refuseFailing(looked)
     return
   }
   if (options.preview) {
@@ -125,6 +128,7 @@ async function restore(context: Context, given: Options): Promise<number | undef
   }
   out.say(words)
   out.line({ type: 'plan', schema_version: 1, ...json })
+  refuseFailing(looked)
   if (destination === undefined)
     return restoreAsSql(context, repository, plan, { ...options, sqlOut: options.sqlOut ?? '-' })
   if (options.inPlace)
@@ -258,12 +262,12 @@ function planInWords(
   plan: RestorePlan,
   {
     into,
-    roles,
+    about,
     eta,
     isLive,
   }: {
     readonly into: string
-    readonly roles: readonly string[]
+    readonly about: ReturnType<typeof lookInWords>
     readonly eta: Eta | undefined
     /** Of live tables only rows are restored. */
     readonly isLive: boolean
@@ -278,7 +282,7 @@ function planInWords(
     `left out   ${leftOutInWords(context, plan)}`,
     `into       ${into}`,
     ...selectionInWords(plan).map((line, index) => `${index === 0 ? 'only     ' : '         '}  ${line}`),
-    ...roles.map((line, index) => `${index === 0 ? 'roles    ' : '         '}  ${line}`),
+    ...about.map(([name, line], index) => `${(name === about[index - 1]?.[0] ? '' : name).padEnd(9)}  ${line}`),
     ...missing.map((line, index) => `${index === 0 ? 'without  ' : '         '}  ${line}`),
     `time       ${etaInWords(eta)}`,
   ]

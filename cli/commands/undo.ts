@@ -18,6 +18,7 @@ import {
   type UndoTable,
   WalbackError,
 } from '../../src/index.ts'
+import { audited, databaseFacts, first } from '../audited.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { count, plural, printable, shellWord } from '../format.ts'
@@ -105,17 +106,49 @@ async function undo(context: Context, options: Options, given: readonly string[]
   await context.confirm(`Undo ${plural(value.found.length, 'transaction')} in ${describeConninfo(conninfo)}?`, {
     undo: reportJson(preview),
   })
-  const report = await work.apply(options.onConflict)
-  if (report.xid === undefined) {
-    throw new WalbackError('conflict', `${plural(report.conflicts, 'row')} of what is to be undone changed meanwhile`, {
-      hint: 'nothing was changed; run it again',
-      facts: { undo: reportJson(report) },
-    })
-  }
-  out.result(doneInWords(report))
-  out.document({ ...head, ...reportJson(report), applied: { xid: report.xid } })
+  const { result: report, audit } = await audited<UndoReport>(
+    context,
+    { repository, source },
+    {
+      action: 'undo',
+      role: conninfo.user,
+      asked: `${transactionsInWords(value.found)} in ${describeConninfo(conninfo)}`,
+      facts: {
+        ...databaseFacts(conninfo),
+        transactions: head.transactions,
+        on_conflict: options.onConflict,
+        tables: options.table ?? null,
+      },
+      came: (done) => ({ words: doneInWords(done), facts: auditFacts(done) }),
+    },
+    () => apply(work, options.onConflict),
+  )
+  out.result(`${doneInWords(report)}. To take that back: walback undo tx:${report.xid}`)
+  out.document({ ...head, ...reportJson(report), applied: { xid: report.xid }, audit })
   return
 }
+
+async function apply(work: Undo, policy: UndoPolicy): Promise<UndoReport> {
+  const report = await work.apply(policy)
+  if (report.xid !== undefined) return report
+  throw new WalbackError('conflict', `${plural(report.conflicts, 'row')} of what is to be undone changed meanwhile`, {
+    hint: 'nothing was changed; run it again',
+    facts: { undo: reportJson(report) },
+  })
+}
+
+/** Without rows: the record is not for what was in them. */
+const auditFacts = ({ xid, tables, conflicts }: UndoReport): Readonly<Record<string, unknown>> => ({
+  xid: String(xid),
+  tables: first(tables).map(({ schema, name, inserts, updates, deletes }) => ({
+    schema,
+    name,
+    inserts,
+    updates,
+    deletes,
+  })),
+  conflicts,
+})
 
 /** Where the SQL goes; undefined: nowhere. */
 function sqlFileOf(context: Context, { sql, apply }: Options): string | undefined {
@@ -152,13 +185,15 @@ const unique = (found: readonly FoundTransaction[]): FoundTransaction[] =>
   )
 
 function previewInWords(report: UndoReport, found: readonly FoundTransaction[], conninfo: Conninfo): string {
-  const which = found.map(({ entry }) => `tx:${entry.xid} of ${formatTime(timeOf(entry))}`).join(', ')
   return [
-    `undo ${which} in ${describeConninfo(conninfo)}`,
+    `undo ${transactionsInWords(found)} in ${describeConninfo(conninfo)}`,
     ...report.tables.map((table) => `  ${tableName(table)}: ${tableInWords(table)}`),
     ...triggersInWords(report.tables),
   ].join('\n')
 }
+
+const transactionsInWords = (found: readonly FoundTransaction[]): string =>
+  found.map(({ entry }) => `tx:${entry.xid} of ${formatTime(timeOf(entry))}`).join(', ')
 
 function tableInWords(table: UndoTable): string {
   const { conflicts } = table
@@ -246,7 +281,7 @@ function doneInWords({ tables, conflicts, xid }: UndoReport): string {
       : []),
     ...(conflicts > 0 ? [`${plural(conflicts, 'conflict')}`] : []),
   ]
-  return `undone by tx:${xid}: ${parts.length === 0 ? 'nothing was left to do' : parts.join(', ')}. To take that back: walback undo tx:${xid}`
+  return `undone by tx:${xid}: ${parts.length === 0 ? 'nothing was left to do' : parts.join(', ')}`
 }
 
 const reportJson = ({ tables, conflicts, shown }: UndoReport): Record<string, unknown> => ({

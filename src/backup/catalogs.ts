@@ -9,12 +9,21 @@ import {
 } from '../postgres/catalog.ts'
 import { readCatalogStamp } from '../postgres/catalog-stamp.ts'
 import { readNotCarried } from '../postgres/check-sql.ts'
+import { readExtensions, readRelationSizes } from '../postgres/extent.ts'
 import type { BaseManifest } from '../repository/base.ts'
 
 /** What a manifest says of the database beside its tables. */
 export type Catalogs = Pick<
   BaseManifest,
-  'database' | 'catalog' | 'tablesWithoutRows' | 'sequences' | 'materializedViews' | 'roles' | 'notCarried'
+  | 'database'
+  | 'catalog'
+  | 'tablesWithoutRows'
+  | 'sequences'
+  | 'materializedViews'
+  | 'roles'
+  | 'notCarried'
+  | 'extensions'
+  | 'sizes'
 >
 
 /** Reads it as the session's snapshot sees it, but for sequences, which know no snapshots. Leaves no lock behind. */
@@ -27,11 +36,18 @@ export async function readCatalogs(leader: pg.Client, serverVersion: number): Pr
     materializedViews: await readPopulatedViews(leader),
     roles: await readRoles(leader),
     notCarried: await readNotCarried(leader),
+    extensions: await readExtensions(leader),
+    ...(await sizesOf(leader)),
     ...(await stampOf(leader)),
   }
   // A sequence stays locked against ALTER once it has been asked, until the end of the transaction or this.
   await leader.query('ROLLBACK TO SAVEPOINT catalogs')
   return catalogs
+}
+
+async function sizesOf(leader: pg.Client): Promise<Pick<BaseManifest, 'sizes'>> {
+  const sizes = await readRelationSizes(leader)
+  return sizes === undefined ? {} : { sizes }
 }
 
 /** The catalogs' stamp; nothing where the role may not read them, which is no reason to have no base. */

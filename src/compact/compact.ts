@@ -173,7 +173,7 @@ class Compaction {
 
   private async written(table: BaseTable, changes: NetChanges): Promise<Made> {
     const { signal } = this.options
-    const onBytes = (raw: number): void => this.rows.add(raw)
+    const onBytes = (raw: number, rows: number): void => this.rows.add(raw, rows)
     const rows = mergedRows(this.repository, table, changes, { signal, onBytes })
     const stored: StoredRows[] = []
     for await (const piece of pieces(rows))

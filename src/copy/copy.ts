@@ -1,6 +1,7 @@
 import { WalbackError } from '../base/errors.ts'
 import { describeLease, Lease, readLeases, takeReadersLease } from '../repository/lease.ts'
 import type { Repository } from '../repository/repository.ts'
+import { copyAudit } from './copy-audit.ts'
 import { copyBases, copyPins } from './copy-bases.ts'
 import { copyTimeline } from './copy-stream.ts'
 import { type CopyProgress, type Damage, Delivery } from './delivery.ts'
@@ -55,6 +56,7 @@ export async function copySource(
   phase = 'bases'
   const bases = await copyBases(delivery, survey)
   await copyPins(delivery, source)
+  await copyAudit(delivery, source)
   const { objects, bytes, damage } = delivery
   return { source, objects, bytes, bases, segments, damage, note }
 }

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { WalbackError } from '../base/errors.ts'
 import { formatLsn, type Lsn, lsn, maxLsn, parseLsn } from '../model/lsn.ts'
-import { basesPrefix, manifestKey, pinsPrefix } from '../repository/layout.ts'
+import { auditPrefix, basesPrefix, manifestKey, pinsPrefix } from '../repository/layout.ts'
 import { contains, covers, merged, type Range, readRemoved } from '../repository/pruned.ts'
 import type { Repository } from '../repository/repository.ts'
 import { readSegment, type StoredSegment } from '../repository/segments.ts'
@@ -242,6 +242,11 @@ async function countBases(
   for await (const { size_bytes, held_bytes } of compareListings(sides, pinsPrefix(source), signal)) {
     if (size_bytes === undefined || held_bytes !== undefined) continue
     count.pins++
+    count.objects++
+    count.bytes += size_bytes
+  }
+  for await (const { size_bytes, held_bytes } of compareListings(sides, auditPrefix(source), signal)) {
+    if (size_bytes === undefined || held_bytes !== undefined) continue
     count.objects++
     count.bytes += size_bytes
   }

@@ -97,6 +97,12 @@ export const notCarriedShape = z.object({
 })
 export type NotCarried = z.infer<typeof notCarriedShape>
 
+export const extensionShape = z.object({ name: z.string(), version: z.string() })
+export type Extension = z.infer<typeof extensionShape>
+
+export const relationSizesShape = z.object({ tables_bytes: z.number(), indexes_bytes: z.number() })
+export type RelationSizes = z.infer<typeof relationSizesShape>
+
 /** A table whose rows a base holds. */
 export interface Table {
   readonly oid: number

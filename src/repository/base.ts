@@ -1,5 +1,13 @@
 import { z } from 'zod'
-import { databaseShape, largeObjectShape, notCarriedShape, roleShape, sequenceShape } from '../model/catalog.ts'
+import {
+  databaseShape,
+  extensionShape,
+  largeObjectShape,
+  notCarriedShape,
+  relationSizesShape,
+  roleShape,
+  sequenceShape,
+} from '../model/catalog.ts'
 import { parseLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
 import { inMemory, type ObjectSource, readAll } from '../storage/storage.ts'
@@ -74,6 +82,9 @@ const manifestShape = z.object({
   roles: z.array(roleShape),
   /** What neither the stream nor a restore carries, or a target must have; undefined in bases of walback 0.1. */
   notCarried: notCarriedShape.optional(),
+  /** What a target needs to have, and what relations filled on the source: undefined in older bases, or if not known. */
+  extensions: z.array(extensionShape).optional(),
+  sizes: relationSizesShape.optional(),
   /** Tables that were not published, so that the stream has none of their changes. */
   unpublished: z.array(z.object({ schema: z.string(), name: z.string() })).optional(),
   /** It was made from another base and its segments, off the source (src/compact). */

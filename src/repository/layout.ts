@@ -37,6 +37,11 @@ export const verificationKey = (source: string, number: number): string =>
 /** What restores on a throwaway server have proven, in the same way. */
 export const proofsPrefix = (source: string): string => `sources/${source}/proofs/`
 export const proofKey = (source: string, number: number): string => recordKey(proofsPrefix(source), number)
+/** What was done with a source's archive (repository/audit-record.ts): each repository writes a chain of its own. */
+export const auditPrefix = (source: string): string => `sources/${source}/audit/`
+export const auditChainPrefix = (source: string, repository: string): string => `${auditPrefix(source)}${repository}/`
+export const auditKey = (source: string, repository: string, number: number): string =>
+  recordKey(auditChainPrefix(source, repository), number)
 /** Records that are numbered (repository/numbered-records.ts). */
 export const recordKey = (prefix: string, number: number): string => `${prefix}${String(number).padStart(8, '0')}.json`
 

@@ -27,6 +27,8 @@ const verificationShape = z.object({
   /** Up to where each timeline's chain was sound then, and which bases there were. */
   timelines: z.array(z.object({ id: z.string(), end: z.string(), sha256: z.string() })),
   bases: z.array(z.string()),
+  /** The newest record of each chain of the audit record. */
+  audit: z.array(z.object({ repository: z.string(), number: z.number(), sha256: z.string() })).optional(),
   /** Of an interrupted run: up to where objects were read, by timeline as a position and by base as a key. */
   resume: z.object({ segments: z.record(z.string(), z.string()), bases: z.record(z.string(), z.string()) }).optional(),
 })

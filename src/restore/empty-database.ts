@@ -51,16 +51,8 @@ export async function useEmpty(conninfo: Conninfo, database: string): Promise<Wo
     }
   }
   const publicSchema = await inDatabase(async (client) => {
-    const { rows } = await client.query<{ object: string }>(contentsSql)
-    if (rows.length > 0) {
-      throw new WalbackError(
-        'refused',
-        `database ${database} is not empty: it holds ${rows.map((row) => row.object).join(', ')}${rows.length === 3 ? ' and perhaps more' : ''}`,
-        {
-          hint: 'name a database that does not exist yet, and it will be made; walback never restores over anything',
-        },
-      )
-    }
+    const contents = await contentsOf(client, database)
+    if (contents !== undefined) throw new WalbackError('refused', contents, { hint: notEmptyHint })
     return readPublicSchema(client)
   })
   return {
@@ -73,6 +65,16 @@ export async function useEmpty(conninfo: Conninfo, database: string): Promise<Wo
         for (const statement of publicSchema) await client.query(statement)
       }),
   }
+}
+
+export const notEmptyHint =
+  'name a database that does not exist yet, and it will be made; walback never restores over anything'
+
+/** Says what keeps a database from being empty; undefined if nothing does. */
+export async function contentsOf(client: pg.Client, database: string): Promise<string | undefined> {
+  const { rows } = await client.query<{ object: string }>(contentsSql)
+  if (rows.length === 0) return undefined
+  return `database ${database} is not empty: it holds ${rows.map((row) => row.object).join(', ')}${rows.length === 3 ? ' and perhaps more' : ''}`
 }
 
 /** Statements that make the schema `public`, which every database comes with, what it is now. */

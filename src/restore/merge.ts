@@ -13,7 +13,7 @@ export async function* mergedRows(
   changes: NetChanges | undefined,
   options: {
     readonly mayLack?: boolean
-    readonly onBytes?: ((raw: number) => void) | undefined
+    readonly onBytes?: ((raw: number, rows: number) => void) | undefined
     readonly signal?: AbortSignal | undefined
   },
 ): AsyncGenerator<Buffer> {
@@ -21,7 +21,7 @@ export async function* mergedRows(
   for (const piece of pieces) {
     for await (const part of readContainer(repository.storage, { ...piece, kind: 'rows' }, options.signal)) {
       if (part.kind !== 'block') continue
-      options.onBytes?.(part.raw.length)
+      options.onBytes?.(part.raw.length, part.items)
       const lines = changes ? absorb(part.raw, changes) : part.raw
       if (lines.length > 0) yield lines
     }

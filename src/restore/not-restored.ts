@@ -4,21 +4,21 @@ import type { BaseManifest } from '../repository/base.ts'
 import type { DdlEntry } from '../repository/segment-format.ts'
 import type { Timeline } from '../repository/timeline.ts'
 
-/** A change of the schema whose effect is not, or not fully, in the stream. */
-export interface UnsureDdl extends DdlEntry {
+/** A change of the schema whose effect is not, or not fully, in the stream, or that a target must be able to make. */
+export interface DdlOfNote extends DdlEntry {
   readonly xid: string
 }
 
 /**
- * What a restore cannot bring back, each in a line; only what applies to this database. `unsure`: up to the target, of
+ * What a restore cannot bring back, each in a line; only what applies to this database. `ddl`: up to the target, of
  * which the base may hold some.
  */
-export function notRestored(base: BaseManifest, timeline: Timeline, unsure: readonly UnsureDdl[]): string[] {
+export function notRestored(base: BaseManifest, timeline: Timeline, ddl: readonly DdlOfNote[]): string[] {
   const { notCarried } = base
   const since = sinceFull(base)
   const snapshot = parseSnapshot(base.snapshot)
   return [
-    ...unsureLines(unsure.filter(({ xid }) => !isVisible(fullXid(BigInt(xid)), snapshot))),
+    ...unsureLines(ddl.filter(({ xid, unsure }) => unsure !== undefined && !isVisible(fullXid(BigInt(xid)), snapshot))),
     ...schemaLines(base, timeline),
     ...unlessNone(notCarried?.unlogged.map(named), (names) => `changes ${since} of unlogged tables: ${names}`),
     ...unlessNone(base.unpublished?.map(named), (names) => `changes ${since} of tables not published: ${names}`),
@@ -54,7 +54,7 @@ function schemaLines(base: BaseManifest, { ddl, allTables, insertsOnly }: Timeli
   ]
 }
 
-function unsureLines(unsure: readonly UnsureDdl[]): string[] {
+function unsureLines(unsure: readonly DdlOfNote[]): string[] {
   const lines = unsure.slice(0, shown).map(({ tag, object, unsure: what, xid }) => {
     const command = `${tag} in tx:${xid}`
     return what === 'rows'

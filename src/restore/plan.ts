@@ -18,7 +18,8 @@ import {
 } from '../repository/segments.ts'
 import { readTimelines, type Timeline } from '../repository/timeline.ts'
 import { UnseenChanges } from '../repository/unseen-changes.ts'
-import { notRestored, type UnsureDdl } from './not-restored.ts'
+import { madeExtensions, makesExtension } from './made-extensions.ts'
+import { type DdlOfNote, notRestored } from './not-restored.ts'
 import type { Selected } from './selected.ts'
 import { type SequencePosition, type SequenceSample, sequencePositions } from './sequences.ts'
 import { type Cut, CutSearch, isReachable, type Outside, searchFrom } from './target.ts'
@@ -55,6 +56,8 @@ export interface RestorePlan {
   readonly sequencesBounded: boolean
   /** Of what is not restored, changes of the schema of which the stream does not tell. */
   readonly unseen: readonly string[]
+  /** Extensions that are made after the base. */
+  readonly madeExtensions: readonly string[]
   /** What this restore does not bring back, each in a line. */
   readonly notRestored: readonly string[]
   /** If not everything is asked for: what is (selected.ts). */
@@ -121,8 +124,8 @@ interface Found {
   readonly isBounded: boolean
   /** How many transactions that changed anything are kept since a base's position. */
   readonly kept: (after: Lsn) => number
-  /** Kept changes of the schema whose effect is not fully in the stream. */
-  readonly unsure: readonly UnsureDdl[]
+  /** Of kept changes of the schema, those that a plan tells of. */
+  readonly ddl: readonly DdlOfNote[]
   readonly unseen: UnseenChanges
 }
 
@@ -160,7 +163,7 @@ class RunSearch {
   private readonly cutSearch: CutSearch
   private readonly unseen: UnseenChanges
   private readonly samples: SequenceSample[] = []
-  private readonly unsure: UnsureDdl[] = []
+  private readonly ddl: DdlOfNote[] = []
   private readonly counts: { readonly lsn: Lsn; kept: number }[]
   private isBounded = false
   private last: TransactionEntry | undefined
@@ -187,7 +190,7 @@ class RunSearch {
     this.last = entry
     const position = parseLsn(entry.end)
     if (isKept && changesAnything(entry)) for (const count of this.counts) if (position > count.lsn) count.kept++
-    if (isKept) this.unsure.push(...unsureIn(entry))
+    if (isKept) this.ddl.push(...ddlOfNote(entry))
     if (entry.heartbeat === undefined || this.isBounded) return
     const read = parseLsn(entry.heartbeat.from)
     this.samples.push({ from: read, values: entry.heartbeat.sequences })
@@ -195,12 +198,12 @@ class RunSearch {
   }
 
   result(): Found {
-    const { start, bases, end, samples, isBounded, unsure, unseen, counts } = this
+    const { start, bases, end, samples, isBounded, ddl, unseen, counts } = this
     const cut = this.cutSearch.result(end)
     const base = cut.kind === 'cut' ? bases.findLast((candidate) => isReachable(candidate, cut, end)) : undefined
     const kept = (after: Lsn): number => counts.find((count) => count.lsn === after)?.kept ?? 0
     const window = windowOf(bases, end, this.last, this.isAfterPruned)
-    return { start, cut, base, samples, isBounded, kept, unsure, unseen, window }
+    return { start, cut, base, samples, isBounded, kept, ddl, unseen, window }
   }
 }
 
@@ -217,8 +220,8 @@ function latestIsLost({ window }: Found, why: string): WalbackError {
   })
 }
 
-const unsureIn = ({ ddl = [], xid }: TransactionEntry): UnsureDdl[] =>
-  ddl.filter((command) => command.unsure !== undefined).map((command) => ({ ...command, xid }))
+const ddlOfNote = ({ ddl = [], xid }: TransactionEntry): DdlOfNote[] =>
+  ddl.filter(({ tag, unsure }) => unsure !== undefined || makesExtension(tag)).map((command) => ({ ...command, xid }))
 
 /** What can be restored of one timeline. */
 interface Window {
@@ -278,7 +281,8 @@ async function planFor(repository: Repository, choice: Choice, signal: AbortSign
     sequences: sequencePositions(base.sequences, samples, baseLsn),
     sequencesBounded: isBounded,
     unseen,
-    notRestored: [...unseen, ...notRestored(base, timeline, choice.unsure)],
+    madeExtensions: madeExtensions(base, choice.ddl),
+    notRestored: [...unseen, ...notRestored(base, timeline, choice.ddl)],
   }
 }
 

@@ -4,6 +4,8 @@ export interface RestoreProgress {
   readonly done: number
   readonly total: number | undefined
   readonly unit: 'bytes' | 'statements' | 'tables'
+  /** Of a phase that moves rows: how many so far. */
+  readonly rows?: number
 }
 
 export type OnProgress = (progress: RestoreProgress) => void
@@ -11,6 +13,7 @@ export type OnProgress = (progress: RestoreProgress) => void
 /** Counts one phase and reports every step of it. */
 export class Phase {
   private done = 0
+  private rows: number | undefined
   private readonly report: () => void
 
   constructor(
@@ -19,12 +22,14 @@ export class Phase {
     total: number | undefined,
     onProgress: OnProgress | undefined,
   ) {
-    this.report = () => onProgress?.({ phase, done: this.done, total, unit })
+    this.report = () =>
+      onProgress?.({ phase, done: this.done, total, unit, ...(this.rows === undefined ? {} : { rows: this.rows }) })
     this.report()
   }
 
-  add(count: number): void {
+  add(count: number, rows?: number): void {
     this.done += count
+    if (rows !== undefined) this.rows = (this.rows ?? 0) + rows
     this.report()
   }
 }

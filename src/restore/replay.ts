@@ -202,9 +202,9 @@ export class Replay {
     phase: Phase,
   ): Promise<RestoredTable> {
     let raw = 0
-    const onBytes = (bytes: number): void => {
+    const onBytes = (bytes: number, rows: number): void => {
       raw += bytes
-      phase.add(bytes)
+      phase.add(bytes, rows)
     }
     const { points } = this.options
     const load = () => loadTable(client, this.repository, table, changes, { ...this.options, onBytes })

@@ -39,7 +39,7 @@ interface Options {
   /** Sets the search_path of the source's applications, for what is computed and checked as rows go in. */
   readonly sourcePathSql: string
   readonly signal?: AbortSignal | undefined
-  readonly onBytes?: ((raw: number) => void) | undefined
+  readonly onBytes?: ((raw: number, rows: number) => void) | undefined
 }
 
 /** COPY names the columns, so that their order in the restored table does not matter; a table may also have none. */

@@ -19,6 +19,8 @@ export const damageKinds = [
   /** The record of a base that is being taken, which the next backup would carry on. */
   'progress-damaged',
   'verification-damaged',
+  /** The audit record is not as it was written. */
+  'audit-broken',
   /** What an earlier verification found sound is not there any more, or is another. */
   'rolled-back',
 ] as const

@@ -3,6 +3,7 @@ import { ahead } from '../base/ahead.ts'
 import { WalbackError } from '../base/errors.ts'
 import { Throttle } from '../base/throttle.ts'
 import { version } from '../base/version.ts'
+import type { AuditHead } from '../repository/audit-record.ts'
 import { manifestKey, verificationKey } from '../repository/layout.ts'
 import { readProof } from '../repository/proof-record.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -14,6 +15,7 @@ import {
   writeVerification,
 } from '../repository/verification.ts'
 import type { StoredObject } from '../storage/storage.ts'
+import { checkAudit } from './check-audit.ts'
 import { wordsOf } from './check-segment.ts'
 import { isDamage, type LostTargets, type VerifyFinding } from './finding.ts'
 import { listShelf, type Shelf } from './shelf.ts'
@@ -87,11 +89,12 @@ export async function verifySource(
     const shelf = await listShelf(repository, source, signal)
     walk.total_bytes = bytesToRead(shelf, subset)
     await checkRecords(walk, shelf)
+    const audit = await checkAudit(walk, seen)
     const bases = await walkBases(walk, shelf)
     compareBases(walk, shelf, bases, seen)
     const timelines = await walkTimelines(walk, shelf.timelines, bases, seen)
     throwIfAborted(signal)
-    return await run.end(walk, { shelf, bases, timelines, isResumed: resumed !== undefined })
+    return await run.end(walk, { shelf, bases, timelines, audit, isResumed: resumed !== undefined })
   } catch (error) {
     await run.abandon(walk)
     throw error
@@ -142,15 +145,17 @@ class Run {
       readonly shelf: Shelf
       readonly bases: readonly WalkedBase[]
       readonly timelines: readonly WalkedTimeline[]
+      readonly audit: readonly AuditHead[]
       readonly isResumed: boolean
     },
   ): Promise<VerifyReport> {
-    const { shelf, bases, timelines, isResumed } = found
+    const { shelf, bases, timelines, audit, isResumed } = found
     const outcome = walk.damaged > 0 ? 'damaged' : 'sound'
     const { key, why } = await this.record({
       ...this.details(walk, outcome),
       timelines: timelines.flatMap(({ head }) => head ?? []),
       bases: bases.map(({ head }) => head.id),
+      audit: [...audit],
     })
     return {
       source: this.source,

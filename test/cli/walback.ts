@@ -101,7 +101,7 @@ export async function stateOf(url: string, below: string): Promise<unknown> {
     UNION ALL SELECT 'identity ' || oid::regclass || ' ' || relreplident::text FROM pg_class WHERE oid >= 16384
     ORDER BY 1`,
   )
-  // An empty folder is what a restore leaves that has said that it reads, and was refused.
-  const files = (await readdir(below, { recursive: true })).filter((file) => !file.endsWith('/leases'))
+  // An empty folder is what a restore leaves that has said that it reads, and was refused; and that is in the audit record.
+  const files = (await readdir(below, { recursive: true })).filter((file) => !/\/(leases$|audit(\/|$))/.test(file))
   return { server: rows.map((row) => row['thing']), files: files.sort() }
 }

@@ -428,7 +428,7 @@ describe.each(oneOrBoth(18))('roles on another cluster, %i', (major) => {
       ],
       { cwd: folder.path },
     )
-    expect(away).toMatchObject({ exit: 0, stdout: expect.stringMatching(/^ {2}roles {6}not looked at: /m) })
+    expect(away).toMatchObject({ exit: 0, stdout: expect.stringMatching(/^ {2}server {5}not looked at: /m) })
     const unknown = await run('--map-role', 'becoms=x')
     expect(unknown.exit).toBe(2)
     const far = await run('--map-role', `"${hostile.reader}"=postgre`)

@@ -49,6 +49,11 @@ describe('walback prune', () => {
     const done = await at.run('prune', '--keep-last', '2', '--yes')
     expect(done).toMatchObject({ exit: 0, stdout: expect.stringMatching(/^removed \d+ objects, /m) })
     expect((await at.run('prune', '--keep-last', '2', '--yes')).stdout).toContain('nothing to remove')
+    expect(JSON.parse((await at.run('audit', '--json')).stdout)).toMatchObject({
+      total: 1,
+      whole: true,
+      actions: [{ action: 'prune', state: 'done', asked_facts: { bases: expect.arrayContaining(['b9999']) } }],
+    })
     expect(JSON.parse((await at.run('list', '--json')).stdout).bases).toHaveLength(2)
   })
 
