@@ -100,7 +100,8 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   watch?.begin()
   const ended = new AbortController()
   const whileAtWork = AbortSignal.any([signal, ended.signal])
-  const pruning = options.prune && pruneRegularly({ ...options, ...options.prune, signal: whileAtWork })
+  const pruning =
+    options.prune && pruneRegularly({ ...options, ...options.prune, required: watched, signal: whileAtWork })
   const copying = options.copies && copyRegularly({ ...options, ...options.copies, signal: whileAtWork })
   const { key } = repository
   const every_ms = options.patience?.key_ms ?? keyLooks_ms

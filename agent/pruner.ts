@@ -1,5 +1,13 @@
 import type { Logger } from 'pino'
-import { messageOf, Prune, type Repository, type RetentionPolicy, WalbackError } from '../src/index.ts'
+import {
+  basesLacking,
+  messageOf,
+  Prune,
+  type Repository,
+  type RetentionPolicy,
+  type Storage,
+  WalbackError,
+} from '../src/index.ts'
 import type { Events } from './events.ts'
 import { rest } from './rest.ts'
 
@@ -9,6 +17,8 @@ export interface PrunerOptions {
   readonly policy: RetentionPolicy
   /** From the end of one prune to the next; the first comes after an hour at the latest, for agents that live shortly. */
   readonly every_ms: number
+  /** Other repositories that have to have a base too before it takes the place of an older one. */
+  readonly required?: readonly Storage[] | undefined
   readonly log: Logger
   readonly events: Events
   readonly signal: AbortSignal
@@ -24,9 +34,11 @@ export async function pruneRegularly(options: PrunerOptions): Promise<void> {
   }
 }
 
-async function pruneOnce({ repository, source, policy, log, events, signal }: PrunerOptions): Promise<void> {
+async function pruneOnce(options: PrunerOptions): Promise<void> {
+  const { repository, source, policy, required = [], log, events, signal } = options
+  const lacking = () => basesLacking(repository, required, source, signal)
   try {
-    await using prune = await Prune.begin(repository, source, policy, { signal })
+    await using prune = await Prune.begin(repository, source, policy, { lacking, signal })
     for (const warning of prune.plan.warnings) log.warn({ source }, warning)
     const { objects, bytes, spared } = await prune.run({ signal })
     events.clear('prune-failed', { message: 'a prune was done' })
