@@ -41,7 +41,7 @@ export interface CompactorOptions extends Compacting {
 export class Compactor {
   private readonly options: CompactorOptions
   private readonly schedule: Schedule
-  /** The base that is to be followed by one from the source. */
+  /** The newest base when it was found that one from the source has to follow. */
   private stuckAt: string | undefined
   /** When there was last nothing to gain, or nobody but the source could help (monotonic, ms). */
   private looked_ms = Number.NEGATIVE_INFINITY
@@ -106,19 +106,21 @@ export class Compactor {
 
   private async compact(last: BaseHead | undefined): Promise<void> {
     const { source, settings, place, niceness = 19, log } = this.options
-    this.looked_ms = performance.now()
     if (last === undefined) {
       log.info({ source }, 'nothing to compact: this timeline has no base yet')
+      this.looked_ms = performance.now()
       return
     }
     log.info({ source, base: last.id }, 'compacting')
     const { memory_bytes, maxRate, onSchemaChange } = settings
     const evenIfStopped = onSchemaChange === 'alert'
     const order = { place, source, memory_bytes, maxRate, evenIfStopped, niceness }
-    this.tell(await compactApart(order, { signal: this.schedule.signal }))
+    const outcome = await compactApart(order, { signal: this.schedule.signal })
+    this.looked_ms = performance.now()
+    this.tell(outcome, last)
   }
 
-  private tell(outcome: CompactionOutcome): void {
+  private tell(outcome: CompactionOutcome, newest: BaseHead): void {
     const { source, settings, log, events, onStuck } = this.options
     events.clear('compaction-failed', { message: 'the stream was looked through for a compaction' })
     if (outcome.kind === 'made') {
@@ -133,7 +135,7 @@ export class Compactor {
     if (!isStopped) events.clear('compaction-stopped', { message: 'compaction goes on' })
     else if (settings.onSchemaChange === 'backup' && outcome.kind === 'none') {
       log.info({ source }, `not compacted, since only the source gets past this: ${by}; a base backup follows`)
-      this.stuckAt = outcome.base
+      this.stuckAt = newest.id
       onStuck()
     } else
       events.raise('compaction-stopped', {

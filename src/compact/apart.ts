@@ -38,8 +38,6 @@ export type CompactionOutcome =
     }
   | {
       readonly kind: 'none'
-      /** The base that it would have begun with. */
-      readonly base: string
       readonly why: string
       /** Whether only a base from the source gets any further. */
       readonly isStuck: boolean

@@ -19,7 +19,7 @@ async function carryOut(order: CompactionOrder, signal: AbortSignal): Promise<Co
   const stoppedBy = stop && changeInWords(stop)
   const isStuck = stop !== undefined || base.catalog === undefined
   if (end === undefined || end.plan.transactions === 0 || (isStuck && !order.evenIfStopped))
-    return { kind: 'none', base: base.id, why: nothingInWords(plan), isStuck, stoppedBy }
+    return { kind: 'none', why: nothingInWords(plan), isStuck, stoppedBy }
   const made = await compact(repository, end, { jobs: 1, memory_bytes, maxRate, signal })
   return { kind: 'made', base: headOf(made), transactions: end.plan.transactions, stoppedBy, peak_bytes: peak_bytes() }
 }
