@@ -10,7 +10,7 @@ const everyday = ['test/**/*.test.ts']
 const matrix = ['test/matrix/**/*.test.ts', 'test/fidelity/**/*.test.ts']
 
 export default defineConfig({
-  plugins: [startsCompiled('src/postgres/schema-dump-builtin.ts')],
+  plugins: ['src/postgres/schema-dump-builtin.ts', 'src/compact/apart.ts'].map(startsCompiled),
   test: {
     environment: 'node',
     include: isMatrix ? matrix : everyday,

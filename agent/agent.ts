@@ -32,6 +32,7 @@ import {
 import { BaseKeeper } from './base-keeper.ts'
 import { waitForCalm } from './calm.ts'
 import { collectInTime } from './collector.ts'
+import { type Compacting, Compactor } from './compactor.ts'
 import { type CopierOptions, copyRegularly } from './copier.ts'
 import { Events } from './events.ts'
 import { watchKey } from './key-watch.ts'
@@ -65,6 +66,8 @@ export interface AgentOptions {
   /** When it is restored on a throwaway server, and what must hold there; never if not given. */
   readonly rehearsal?: RehearsalSettings | undefined
   readonly assertions?: readonly Assertion[] | undefined
+  /** When a base is made out of the newest and the stream; never if not given. */
+  readonly compact?: Compacting | undefined
   readonly log: Logger
   /** Hears of everything that somebody may have to act on; the log has it too. */
   readonly onEvent?: (event: WalbackEvent) => void
@@ -97,16 +100,17 @@ export async function runAgent(given: AgentOptions): Promise<void> {
   watch?.begin()
   const ended = new AbortController()
   const whileAtWork = AbortSignal.any([signal, ended.signal])
-  const pruning = options.prune && pruneRegularly({ ...options, ...options.prune, signal: whileAtWork })
+  const pruning =
+    options.prune && pruneRegularly({ ...options, ...options.prune, required: watched, signal: whileAtWork })
   const copying = options.copies && copyRegularly({ ...options, ...options.copies, signal: whileAtWork })
   const { key } = repository
   const every_ms = options.patience?.key_ms ?? keyLooks_ms
   const watchingKey = key && watchKey({ key, source, every_ms, log, events, signal: whileAtWork })
   const mayRead = key?.mayRead !== false
-  if ((options.verify || options.rehearsal) && !mayRead)
+  if ((options.verify || options.rehearsal || options.compact) && !mayRead)
     log.info(
       { source },
-      'not verified here: the key of this agent writes and does not read; run `walback verify` with one that reads',
+      'neither verified nor compacted here: the key of this agent writes and does not read; run `walback verify` and `walback compact` with one that reads',
     )
   const verifier = options.verify && mayRead ? new Verifier({ ...options, settings: options.verify }) : undefined
   verifier?.begin()
@@ -120,6 +124,7 @@ export async function runAgent(given: AgentOptions): Promise<void> {
       const release = watch?.release
       await captureUntil(release === undefined ? signal : AbortSignal.any([signal, release]), {
         ...options,
+        compact: mayRead ? options.compact : undefined,
         required,
         replicaIdentity,
       })
@@ -163,10 +168,14 @@ async function captureUntil(stop: AbortSignal, options: Capturing): Promise<void
   const bases = new BaseKeeper({
     ...options,
     signal: stop,
-    isOutdated: () => schema.hasHole || (policy === 'backup' && schema.unseen().length > 0),
-    onBase: () => schema.restart(),
+    isOutdated: () =>
+      schema.hasHole || (policy === 'backup' && schema.unseen().length > 0) || compactor?.isStuck === true,
+    onBase: async () => void (await Promise.all([schema.restart(), compactor?.reconsider()])),
     rest_ms: basesApart_ms,
   })
+  const compactor =
+    options.compact && new Compactor({ ...options, ...options.compact, signal: stop, onStuck: () => bases.ensure() })
+  compactor?.begin()
   let isWatching = false
   try {
     await supervise({
@@ -224,6 +233,7 @@ async function captureUntil(stop: AbortSignal, options: Capturing): Promise<void
       },
     })
   } finally {
+    await compactor?.close()
     await bases.close()
     await schema.close()
   }

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import {
+  basesLacking,
   messageOf,
   Prune,
   type PruneReport,
@@ -8,6 +9,7 @@ import {
   type RetentionPolicy,
   recorded,
   removesNothing,
+  type Storage,
   WalbackError,
 } from '../src/index.ts'
 import type { Events } from './events.ts'
@@ -19,6 +21,8 @@ export interface PrunerOptions {
   readonly policy: RetentionPolicy
   /** From the end of one prune to the next; the first comes after an hour at the latest, for agents that live shortly. */
   readonly every_ms: number
+  /** Other repositories that have to have a base too before it takes the place of an older one. */
+  readonly required?: readonly Storage[] | undefined
   readonly log: Logger
   readonly events: Events
   readonly signal: AbortSignal
@@ -35,9 +39,10 @@ export async function pruneRegularly(options: PrunerOptions): Promise<void> {
 }
 
 async function pruneOnce(options: PrunerOptions): Promise<void> {
-  const { repository, source, policy, log, events, signal } = options
+  const { repository, source, policy, required = [], log, events, signal } = options
+  const lacking = () => basesLacking(repository, required, source, signal)
   try {
-    await using prune = await Prune.begin(repository, source, policy, { signal })
+    await using prune = await Prune.begin(repository, source, policy, { lacking, signal })
     for (const warning of prune.plan.warnings) log.warn({ source }, warning)
     const { objects, bytes, spared } = await runRecorded(prune, options)
     events.clear('prune-failed', { message: 'a prune was done' })

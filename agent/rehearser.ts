@@ -14,7 +14,8 @@ import {
   WalbackError,
 } from '../src/index.ts'
 import type { Events } from './events.ts'
-import { dueIn_ms, whenDue } from './when-due.ts'
+import { Schedule } from './schedule.ts'
+import { dueIn_ms } from './when-due.ts'
 
 export interface RehearserOptions {
   readonly repository: Repository
@@ -33,19 +34,17 @@ export interface RehearserOptions {
  */
 export class Rehearser {
   private readonly options: RehearserOptions
-  private readonly stop = new AbortController()
-  private running: Promise<void> = Promise.resolve()
+  private readonly schedule: Schedule
 
   constructor(options: RehearserOptions) {
     this.options = options
-    options.signal.addEventListener('abort', () => this.stop.abort(options.signal.reason), { once: true })
-    if (options.signal.aborted) this.stop.abort(options.signal.reason)
+    this.schedule = new Schedule(options.signal)
   }
 
   begin(): void {
     const { repository, source, settings, log, events } = this.options
-    const { signal } = this.stop
-    this.running = whenDue({
+    const { signal } = this.schedule
+    this.schedule.begin({
       last: () => findProof(repository, source, () => true, signal),
       due_ms: (last) => dueIn_ms(last, settings.every_ms, this.options, signal),
       run: () => this.rehearse(),
@@ -58,19 +57,17 @@ export class Rehearser {
           facts: { hint: hint ?? null },
         })
       },
-      signal,
     })
   }
 
   /** Ends a restore that runs; its server and all that is on it go. */
-  async close(): Promise<void> {
-    this.stop.abort()
-    await this.running
+  close(): Promise<void> {
+    return this.schedule.close()
   }
 
   private async rehearse(): Promise<void> {
     const { repository, source, settings, assertions, log } = this.options
-    const { signal } = this.stop
+    const { signal } = this.schedule
     const plan = await planRestore(repository, source, await this.target(), { signal })
     log.info({ source, target: settings.target }, 'restoring on a throwaway server')
     const report = await proveRestore(repository, plan, {
@@ -88,7 +85,7 @@ export class Rehearser {
   private async target(): Promise<RecoveryTarget> {
     const { repository, source, settings } = this.options
     if (settings.target === 'latest') return { kind: 'latest' }
-    return randomTarget(await readHoldings(repository, source, this.stop.signal), Math.random)
+    return randomTarget(await readHoldings(repository, source, this.schedule.signal), Math.random)
   }
 
   private tell({ record, findings, notRecorded }: ProofReport): void {

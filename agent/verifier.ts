@@ -13,7 +13,8 @@ import {
   verifySource,
 } from '../src/index.ts'
 import type { Events } from './events.ts'
-import { dueIn_ms, whenDue } from './when-due.ts'
+import { Schedule } from './schedule.ts'
+import { dueIn_ms } from './when-due.ts'
 
 export interface VerifierOptions {
   readonly repository: Repository
@@ -31,28 +32,16 @@ export interface VerifierOptions {
  */
 export class Verifier {
   private readonly options: VerifierOptions
-  private readonly stop = new AbortController()
-  private running: Promise<void> = Promise.resolve()
+  private readonly schedule: Schedule
 
   constructor(options: VerifierOptions) {
     this.options = options
-    options.signal.addEventListener('abort', () => this.stop.abort(options.signal.reason), { once: true })
-    if (options.signal.aborted) this.stop.abort(options.signal.reason)
+    this.schedule = new Schedule(options.signal)
   }
 
   begin(): void {
-    this.running = this.work()
-  }
-
-  /** Ends a verification that runs; the next one carries it on. */
-  async close(): Promise<void> {
-    this.stop.abort()
-    await this.running
-  }
-
-  private work(): Promise<void> {
     const { source, log, events } = this.options
-    return whenDue({
+    this.schedule.begin({
       last: () => this.last(),
       due_ms: (last) => this.due_ms(last),
       run: (last) => this.verify(last),
@@ -61,19 +50,23 @@ export class Verifier {
         log.warn({ source, err: error }, 'verifying failed; trying again in ten minutes')
         events.raise('verify-failed', { severity: 'warning', message })
       },
-      signal: this.stop.signal,
     })
+  }
+
+  /** Ends a verification that runs; the next one carries it on. */
+  close(): Promise<void> {
+    return this.schedule.close()
   }
 
   /** The newest record that a run left, interrupted or not. */
   private last(): Promise<Verification | undefined> {
     const { repository, source } = this.options
-    return findVerification(repository, source, () => true, this.stop.signal)
+    return findVerification(repository, source, () => true, this.schedule.signal)
   }
 
   private async due_ms(last: Verification | undefined): Promise<number> {
     const { settings } = this.options
-    return last?.outcome === 'interrupted' ? 0 : dueIn_ms(last, settings.every_ms, this.options, this.stop.signal)
+    return last?.outcome === 'interrupted' ? 0 : dueIn_ms(last, settings.every_ms, this.options, this.schedule.signal)
   }
 
   private async verify(last: Verification | undefined): Promise<void> {
@@ -85,7 +78,7 @@ export class Verifier {
       resume: true,
       jobs: 1,
       maxRate: settings.maxRate,
-      signal: this.stop.signal,
+      signal: this.schedule.signal,
     })
     this.tell(report)
   }

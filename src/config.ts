@@ -6,6 +6,7 @@ import { z } from 'zod'
 import { codeOf, messageOf, WalbackError } from './base/errors.ts'
 import { nearest } from './base/nearest.ts'
 import { duration, size } from './base/quantity.ts'
+import { type CompactSettings, compactSettings, compactShape } from './compact/settings.ts'
 import { type Conninfo, resolveConninfo } from './postgres/conninfo.ts'
 import { type EncryptionSettings, encryptionSettings, encryptionShape, withFilesFrom } from './repository/access.ts'
 import { checkSourceName, suggestSourceName } from './repository/layout.ts'
@@ -21,7 +22,7 @@ import {
   verifyShape,
 } from './verify/settings.ts'
 
-export type { RehearsalSettings, VerifySettings }
+export type { CompactSettings, RehearsalSettings, VerifySettings }
 
 export type Env = Readonly<Record<string, string | undefined>>
 
@@ -86,6 +87,7 @@ const configShape = z.strictObject({
   /** How often the agent brings the other repositories up to the first. */
   copy_every: duration('1s', '30d').prefault('5m'),
   verify: verifyShape.prefault({}),
+  compact: compactShape.prefault({}),
   assertions: assertionsShape.default([]),
 })
 
@@ -100,7 +102,7 @@ export function parseConfig(text: string, file: string, env: Env): Config {
     throw new WalbackError('usage', `${file}:${at.line}:${at.col}: ${message}`, {
       hint:
         hint ??
-        'keys: version, repositories, copy_every, encryption (key_file, passphrase, passphrase_file, fingerprint), sources (url, repositories, encryption, guard (max_slot_wal, on_limit), assertions (name, sql, expect)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), retention (window, last, within, daily, weekly, monthly, yearly, mode, prune_every), verify (enabled, every, read_subset, max_rate, restore (every, target)), assertions',
+        'keys: version, repositories, copy_every, encryption (key_file, passphrase, passphrase_file, fingerprint), sources (url, repositories, encryption, guard (max_slot_wal, on_limit), assertions (name, sql, expect)), stream (segment_age, segment_size, heartbeat), schema (on_unseen_change), backup (max_snapshot_age, max_rate, yield_after), retention (window, last, within, daily, weekly, monthly, yearly, mode, prune_every), verify (enabled, every, read_subset, max_rate, restore (every, target)), compact (every, memory, max_rate, on_schema_change), assertions',
       facts: { file, line: at.line, column: at.col },
     })
   }
@@ -167,6 +169,7 @@ function refuseKey(document: Document, place: Path, key: string, fail: Fail): ne
     schema: schemaShape,
     backup: backupShape,
     verify: verifyShape,
+    compact: compactShape,
     retention: retentionShape,
     assertions: assertionShape,
   }
@@ -314,6 +317,8 @@ export interface Effective {
   readonly verify: VerifySettings | undefined
   /** Undefined: never. */
   readonly rehearsal: RehearsalSettings | undefined
+  /** Undefined: never. */
+  readonly compaction: CompactSettings | undefined
 }
 
 /** Flags over environment over configuration. A flag for both database and repository leaves the configuration's sources aside. */
@@ -361,6 +366,7 @@ export function resolveSettings(flags: Flags, config: Config | undefined, env: E
     retention: retentionSettings(config?.retention),
     verify: verifySettings(config?.verify),
     rehearsal: rehearsalSettings(config?.verify),
+    compaction: compactSettings(config?.compact),
   }
 }
 

@@ -5,6 +5,8 @@ import {
   formatTime,
   isEmptyPolicy,
   nowMicros,
+  type OpeningPlace,
+  openStorage,
   type RetentionPolicy,
   type RetentionSettings,
   WalbackError,
@@ -54,10 +56,17 @@ async function agent(context: Context, options: Options): Promise<undefined> {
     verify,
     rehearsal,
     assertions: assertionsOf(config, source),
+    compact: settings.compaction && { settings: settings.compaction, place: await placeOf(context) },
     onUnseenChange: options.onUnseenChange ?? onUnseenChange,
     log,
     signal,
   })
+}
+
+/** Where a process of the agent's finds the repository, and what opens it. */
+async function placeOf(context: Context): Promise<OpeningPlace> {
+  const [url, { env }] = [await context.requireRepositoryUrl(), context.world]
+  return { url, env, access: await context.access(openStorage(url, env)) }
 }
 
 /** With `mode: external` a rule of the store removes, and not the agent. */

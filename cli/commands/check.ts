@@ -43,7 +43,10 @@ export const addCheck: AddCommand = (program, bind) => {
   program
     .command('check')
     .description('what would not be captured or restored exactly, why, and the SQL that mends it')
-    .option('--fix', 'mend what init would have done: replica identities, event triggers')
+    .option(
+      '--fix',
+      'mend what takes nothing from anybody: replica identities, event triggers, notes of a repository that was lost',
+    )
     .option('--nagios', 'one line and exit status for Nagios and its like')
     .option('--waive <kinds>', 'count warnings of these kinds as notes; several with commas', parseList)
     .option('--no-canary', 'send no transaction through the stream and the store and back: only look')
@@ -223,7 +226,9 @@ function summary({ out }: Context, report: Counted): string {
   ]
   const lines = [
     errors + warnings > 0 ? counts.join(', ') : [out.paintData('ok', 'green'), ...counts].join(', '),
-    ...(findings.some((one) => one.fix !== null) ? ['`walback check --fix` mends what init would have done'] : []),
+    ...(findings.some((one) => one.fix !== null)
+      ? ['`walback check --fix` mends what needs no decision of yours']
+      : []),
     ...(key === undefined ? [] : [`the repository is encrypted: ${encryptionInWords(key)}`]),
     ...(repository === undefined ? ['the repository was not looked at: none was given (--repo)'] : []),
   ]

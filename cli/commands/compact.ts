@@ -5,8 +5,9 @@ import {
   formatLsn,
   formatTime,
   micros,
+  nothingInWords,
   planCompaction,
-  type Stop,
+  stopInWords,
 } from '../../src/index.ts'
 import { audited } from '../audited.ts'
 import type { AddCommand } from '../command.ts'
@@ -39,8 +40,8 @@ async function compact(context: Context, options: Options): Promise<undefined> {
   const json = planJson(plan)
   const { base, end, stop } = plan
   if (end === undefined || end.plan.transactions === 0) {
-    out.data(`nothing to compact: ${whyNothing(plan)}`)
-    if (stop) out.data(stopInWords(stop))
+    out.data(`nothing to compact: ${nothingInWords(plan)}`)
+    if (stop) out.data(printable(stopInWords(stop)))
     out.line({ type: 'plan', schema_version: 1, ...json })
     return
   }
@@ -50,7 +51,7 @@ async function compact(context: Context, options: Options): Promise<undefined> {
     `and      ${plural(transactions, 'transaction')} in ${plural(earlier.length + segments.length, 'segment')}, ${bytes(sizes.segments)}`,
   )
   out.say(`make     a base of ${timeOf(end.time)}`)
-  if (stop) out.warn(stopInWords(stop))
+  if (stop) out.warn(printable(stopInWords(stop)))
   out.line({ type: 'plan', schema_version: 1, ...json })
   if (options.dryRun) return
   const started = performance.now()
@@ -87,23 +88,6 @@ const timeOf = (time: string): string => formatTime(micros(BigInt(time)))
 function inWords({ tables, raw_bytes, stored_bytes }: BaseManifest): string {
   const rows = tables.reduce((sum, table) => sum + table.rows, 0)
   return `${plural(tables.length, 'table')}, ${plural(rows, 'row')}, ${bytes(raw_bytes)}, stored in ${bytes(stored_bytes)},`
-}
-
-function whyNothing({ base, end, stop }: CompactionPlan): string {
-  if (end !== undefined)
-    return `nothing that the stream tells has changed between base ${base.id} and ${timeOf(end.time)}`
-  if (base.catalog === undefined) return `base ${base.id} does not say what the catalogs were (walback 0.1 took it)`
-  if (stop !== undefined) return `base ${base.id} is the last before a change of the schema`
-  return `after base ${base.id} there is no heartbeat yet that says what the catalogs were`
-}
-
-/** Why it ends there, and what does not. */
-function stopInWords({ command, time, lsn }: Stop): string {
-  const what =
-    command === undefined
-      ? `a change of the schema of which the stream does not tell, found at ${timeOf(time)} (${lsn})`
-      : `${command.tag}${command.object === null ? '' : ` of ${printable(command.object)}`} in tx:${command.xid} at ${timeOf(time)} (${lsn})`
-  return `it goes no further than ${what}: what that made of tables only a server can tell; \`walback backup --full\` takes a base after it`
 }
 
 function planJson({ base, end, stop }: CompactionPlan): Record<string, unknown> {

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import {
+  basesLacking,
   breakStaleLeases,
   describeLease,
   formatLsn,
@@ -18,6 +19,7 @@ import {
 import { audited } from '../audited.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
+import { requiredStores } from '../copies.ts'
 import { bytes, duration, plural, printable, table } from '../format.ts'
 import { baseTime, brief, point } from '../holdings.ts'
 import { parseBases, parseSpan } from '../options.ts'
@@ -60,15 +62,17 @@ async function prune(context: Context, options: Options): Promise<undefined> {
   const isExternal = options.external === true || (retention.mode === 'external' && options.external !== false)
   if (options.breakStaleLeases) await breakStale(context, repository, source)
   const isDry = options.dryRun === true || isExternal || !(context.flags.yes === true || context.isInteractive)
+  const required = await requiredStores(context)
+  const lacking = (ending: AbortSignal | undefined) => basesLacking(repository, required, source, ending)
   if (isDry) {
-    const plan = await previewPrune(repository, source, policy, { signal })
+    const plan = await previewPrune(repository, source, policy, { lacking, signal })
     out.data(inWords(context, plan, repository))
     if (isExternal) out.data(externalInWords(plan))
     else out.say('nothing was removed: this was a dry run. To remove it, add --yes')
     out.document({ ...planJson(plan, repository), ...(isExternal ? externalJson(plan) : {}), removed: null })
     return
   }
-  await using work = await Prune.begin(repository, source, policy, { signal })
+  await using work = await Prune.begin(repository, source, policy, { lacking, signal })
   const { plan } = work
   out.data(inWords(context, plan, repository))
   if (removesNothing(plan)) {

@@ -24,7 +24,7 @@ import {
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
-import { copyInWords, copyJson, lookAtCopies } from '../copies.ts'
+import { copyInWords, copyJson, lacksOpening, lookAtCopies } from '../copies.ts'
 import { bytes, duration, plural } from '../format.ts'
 import { baseJson, brief, coverageJson, point, segmentsJson, windowLines } from '../holdings.ts'
 import { lookAtProofs, proofInWords, proofsJson } from '../proofs.ts'
@@ -51,11 +51,14 @@ async function status(context: Context): Promise<undefined> {
   const { repository, source, passedOver, value: holdings } = opened
   const { conninfo, guard } = await context.settings()
   const database = await ask(conninfo, holdings.timelines.at(-1), guard, signal)
+  const copies = await lookAtCopies(context, repository, source)
   const isProtected =
-    holdings.windows.length > 0 && holdings.gaps.every((gap) => gap.to !== undefined) && slotHolds(database)
+    holdings.windows.length > 0 &&
+    holdings.gaps.every((gap) => gap.to !== undefined) &&
+    slotHolds(database) &&
+    !lacksOpening(copies)
   const verified = await findVerification(repository, source, ({ outcome }) => outcome !== 'interrupted', signal)
   const proofs = await lookAtProofs(repository, source, signal)
-  const copies = await lookAtCopies(context, repository, source)
   out.data(inWords(context, holdings, database, isProtected))
   out.data(`  verified     ${verifiedInWords(context, verified)}`)
   out.data(`  proven       ${proofInWords(context, proofs)}`)

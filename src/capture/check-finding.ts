@@ -84,7 +84,7 @@ export const findingCodes = [
 ] as const
 export type FindingCode = (typeof findingCodes)[number]
 
-/** A step that mends a finding without taking anything from anybody: what `init` would do. */
+/** A step that mends a finding without taking anything from anybody. */
 export interface Fix {
   readonly title: string
   readonly sql: string

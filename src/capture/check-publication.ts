@@ -1,3 +1,4 @@
+import { unreachable } from '../base/assert.ts'
 import { quoteIdent, quoteLiteral } from '../model/identifier.ts'
 import type { CheckedTable, Publication } from '../postgres/check-server-sql.ts'
 import { setIdentityFullSql } from '../postgres/setup-sql.ts'
@@ -12,7 +13,15 @@ export interface Published {
   readonly tables: readonly CheckedTable[]
   /** The repository that the source belongs to, where it is known. */
   readonly repositoryId: string | undefined
+  /** What that repository's archive is to the slot; undefined where it holds nothing of this database. */
+  readonly succession: Succession | undefined
 }
+
+/**
+ * Whether a repository could take the place of the one that slot and publication feed, as a copy of it does when the
+ * first is lost: it carries on where the slot stands; it ends before that; or somebody is feeding the other even now.
+ */
+export type Succession = 'carries on' | 'is behind' | 'slot in use'
 
 /** Before `init`: what it will do, and what it will refuse. */
 export function tablesBeforeSetup(tables: readonly CheckedTable[], isSuperuser: boolean): Finding[] {
@@ -53,7 +62,7 @@ export function publicationFindings(published: Published): Finding[] {
   return [...found.flatMap((publication) => oneFindings(publication, published)), ...tableFindings(published, whole)]
 }
 
-function oneFindings(publication: Publication, { main, repositoryId }: Published): Finding[] {
+function oneFindings(publication: Publication, { main, repositoryId, succession }: Published): Finding[] {
   const findings: Finding[] = []
   const name = quoteIdent(publication.name)
   const wanted = publication.name === main ? rowOperations : insertOperations
@@ -78,15 +87,43 @@ function oneFindings(publication: Publication, { main, repositoryId }: Published
     )
   }
   const note = publication.comment
-  if (repositoryId !== undefined && note !== null && note !== `walback repository ${repositoryId}`) {
-    findings.push(
-      finding('other-repository', 'error', `slot and publication feed another repository (${note})`, {
-        object: name,
-        hint: 'use that repository, or a source of its own with --source, or run `walback uninstall` first',
-      }),
-    )
-  }
+  if (repositoryId !== undefined && note !== null && note !== noteFor(repositoryId))
+    findings.push(otherRepository(publication.name, note, noteFor(repositoryId), succession))
   return findings
+}
+
+/** What `init` notes at a publication, so that no second repository takes from the first what it confirms. */
+export const noteFor = (repositoryId: string): string => `walback repository ${repositoryId}`
+
+function otherRepository(name: string, note: string, own: string, succession: Succession | undefined): Finding {
+  const why = `slot and publication feed another repository (${note})`
+  const object = quoteIdent(name)
+  const say = (details: Partial<Pick<Finding, 'sql' | 'hint' | 'fix'>>): Finding =>
+    finding('other-repository', 'error', why, { object, ...details })
+  const sql = `COMMENT ON PUBLICATION ${object} IS ${quoteLiteral(own)}`
+  switch (succession) {
+    case undefined:
+      return say({
+        hint: 'use that repository, or a source of its own with --source, or run `walback uninstall` first',
+      })
+    case 'slot in use':
+      return say({
+        hint: 'somebody is feeding that one now: use it. If this one, a copy, is to take its place, end that agent and run `walback check` again',
+      })
+    case 'is behind':
+      return say({
+        sql,
+        hint: 'this one, a copy, ends before what the slot has confirmed: if the other can still be read, `walback copy` from it first. If it is lost, run this, then `walback init`, which records the gap, and `walback backup --full`',
+      })
+    case 'carries on':
+      return say({
+        sql,
+        fix: { title: `note at publication ${name}, which feeds this repository from now on`, sql },
+        hint: 'this one, a copy, has all that the slot has confirmed, and takes the place of the other by that; see to it that nothing feeds the other any more',
+      })
+    default:
+      return unreachable(succession)
+  }
 }
 
 const insertOperations = ['insert', 'truncate'] as const

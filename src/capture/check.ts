@@ -16,7 +16,7 @@ import type { Storage } from '../storage/storage.ts'
 import { type Archive, archiveFindings, findSource, readArchive } from './check-archive.ts'
 import { type Finding, type Fix, finding, sorted } from './check-finding.ts'
 import { objectFindings } from './check-objects.ts'
-import { type Published, publicationFindings, tablesBeforeSetup } from './check-publication.ts'
+import { type Published, publicationFindings, type Succession, tablesBeforeSetup } from './check-publication.ts'
 import { serverFindings, tooOld } from './check-server.ts'
 import { slotFindings } from './check-slot.ts'
 import { triggerFindings } from './check-triggers.ts'
@@ -124,7 +124,8 @@ async function checkDatabase(
   const isOther = ofArchive.some(({ code }) => code === 'other-database')
   const archive = isOther ? undefined : look.archive
   const isSetUp = !isOther && (slot !== undefined || found.length > 0 || archive !== undefined)
-  const published: Published = { main, inserts, found, tables, repositoryId }
+  const succession = archive && successionOf(slot, ofArchive)
+  const published: Published = { main, inserts, found, tables, repositoryId, succession }
   const findings = [
     ...look.findings,
     ...serverFindings(facts, load, { slot, publication: found.length > 0 }),
@@ -149,6 +150,12 @@ async function checkDatabase(
   ]
   const archiveAge_s = archive?.time === undefined ? undefined : Number((load.now_us - archive.time) / 1_000_000n)
   return { source, facts, isSetUp, findings: sorted(findings), slot, key: look.key, archiveAge_s }
+}
+
+function successionOf(slot: SlotState | undefined, ofArchive: readonly Finding[]): Succession {
+  if (slot?.active) return 'slot in use'
+  const carriesOn = slot !== undefined && slot.walStatus !== 'lost'
+  return carriesOn && !ofArchive.some(({ code }) => code === 'stream-broken') ? 'carries on' : 'is behind'
 }
 
 const notSetUp = (source: string): Finding =>

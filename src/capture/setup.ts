@@ -23,6 +23,7 @@ import type { Repository } from '../repository/repository.ts'
 import { serverEntry } from '../repository/segment-writer.ts'
 import { type Head, readSoundHead } from '../repository/segments.ts'
 import { beginTimeline, currentTimeline, type Timeline } from '../repository/timeline.ts'
+import { noteFor } from './check-publication.ts'
 import { checkContinuity, checkHistory } from './continuity.ts'
 import { checkOverlap } from './overlap.ts'
 import { checkPrerequisites } from './prerequisites.ts'
@@ -178,8 +179,6 @@ function refuseOtherSource(known: Timeline, facts: SourceFacts): void {
   )
 }
 
-const noteFor = (repositoryId: string): string => `walback repository ${repositoryId}`
-
 /** Two repositories on one slot would each take from the other what it confirms. */
 function refuseOtherRepository(note: string | null, { repositoryId, source }: SetupOptions): void {
   if (note === null || repositoryId === undefined || note === noteFor(repositoryId)) return
@@ -187,7 +186,7 @@ function refuseOtherRepository(note: string | null, { repositoryId, source }: Se
     'refused',
     `the slot and publication of source ${source} already feed another repository (${note})`,
     {
-      hint: 'use that repository, or give this one a source of its own with --source, or run `walback uninstall` first',
+      hint: 'use that repository, or give this one a source of its own with --source, or run `walback uninstall` first; if this one is a copy that takes the place of that, `walback check` says how',
     },
   )
 }

@@ -4,6 +4,7 @@ import { joined, type StoredRows, storeLines } from '../backup/rows.ts'
 import { deadCompactions, drawBaseId, removeDead } from '../backup/unfinished.ts'
 import { WalbackError } from '../base/errors.ts'
 import { forEachParallel } from '../base/parallel.ts'
+import { Throttle } from '../base/throttle.ts'
 import { version as walbackVersion } from '../base/version.ts'
 import { compressBlock } from '../codec/block.ts'
 import type { Sequence } from '../model/catalog.ts'
@@ -36,6 +37,8 @@ export interface CompactOptions {
   readonly jobs: number
   /** Tables are written anew whenever the net changes hold about this much memory; `compactMemory_bytes` if not given. */
   readonly memory_bytes?: number | undefined
+  /** Bytes a second, of the stream as it is stored and of rows as text; as fast as it goes if not given. */
+  readonly maxRate?: number | undefined
   readonly onProgress?: OnProgress | undefined
   /** How often it renews what it says to a prune; its default suits all but tests. */
   readonly lease_ms?: number | undefined
@@ -85,6 +88,7 @@ class Compaction {
   private readonly started = new Date()
   private readonly store: BaseStore
   private readonly fold: Fold
+  private readonly throttle: Throttle | undefined
   private readonly tables: Map<number, Made>
   private rowsPhase: Phase | undefined
 
@@ -93,6 +97,7 @@ class Compaction {
     this.end = end
     this.base = end.plan.base
     this.options = options
+    this.throttle = options.maxRate === undefined ? undefined : new Throttle(options.maxRate)
     const [base, run] = [drawBaseId(this.started), randomBytes(3).toString('hex')]
     this.store = new BaseStore({ repository, source: this.base.source, base, run, signal: options.signal })
     this.tables = new Map(this.base.tables.map((table) => [table.oid, { table, raw_bytes: undefined }]))
@@ -137,9 +142,15 @@ class Compaction {
     const { plan, snapshot } = this.end
     const { signal, onProgress } = this.options
     const progress = new Phase('replay', 'bytes', plan.bytes.segments, onProgress)
-    const onBytes = (stored: number): void => progress.add(stored)
+    let unpaid_bytes = 0
+    const onBytes = (stored: number): void => {
+      unpaid_bytes += stored
+      progress.add(stored)
+    }
     const seenBy = parseSnapshot(snapshot)
     for await (const block of readChanges(this.repository, plan, { signal, onBytes, seenBy })) {
+      await this.throttle?.pass(unpaid_bytes, signal)
+      unpaid_bytes = 0
       for (const change of block) {
         const pending = this.take(change)
         if (pending !== undefined) await pending
@@ -172,12 +183,13 @@ class Compaction {
   }
 
   private async written(table: BaseTable, changes: NetChanges): Promise<Made> {
+    const { throttle } = this
     const { signal } = this.options
     const onBytes = (raw: number, rows: number): void => this.rows.add(raw, rows)
     const rows = mergedRows(this.repository, table, changes, { signal, onBytes })
     const stored: StoredRows[] = []
     for await (const piece of pieces(rows))
-      stored.push(await storeLines(piece, this.store.rows(table, stored.length), { signal }))
+      stored.push(await storeLines(piece, this.store.rows(table, stored.length), { signal, throttle }))
     const { snapshot: _, ...rest } = table
     const { raw_bytes, ...made } = joined(stored)
     return { table: { ...rest, ...made }, raw_bytes }
@@ -202,6 +214,7 @@ class Compaction {
     reference: ObjectReference,
     kind: ContainerKind,
   ): Promise<ObjectReference & { readonly raw_bytes: number }> {
+    const { throttle } = this
     const { storage } = this.repository
     const { signal } = this.options
     const container = new ContainerWriter()
@@ -211,8 +224,10 @@ class Compaction {
     async function* body(): AsyncGenerator<Buffer> {
       for await (const part of readContainer(storage, { ...reference, kind }, signal)) {
         if (part.kind === 'header') yield container.header(part.header as object)
-        else if (part.kind === 'block') yield container.add(await compressBlock(part.raw, part.items))
-        else yield container.end(part.trailer as object)
+        else if (part.kind === 'block') {
+          yield container.add(await compressBlock(part.raw, part.items))
+          await throttle?.pass(part.raw.length, signal)
+        } else yield container.end(part.trailer as object)
       }
     }
     await storage.put(key, body(), { ifAbsent: true, signal })

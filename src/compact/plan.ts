@@ -1,6 +1,7 @@
 import { formatLsn, parseLsn } from '../model/lsn.ts'
 import { fullXid, isVisible, parseSnapshot } from '../model/snapshot.ts'
 import type { RecoveryTarget } from '../model/target.ts'
+import { formatTime, micros } from '../model/time.ts'
 import type { BaseManifest } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import { changesAnything, type TransactionEntry } from '../repository/segment-format.ts'
@@ -109,3 +110,26 @@ function stopAt(entry: TransactionEntry, base: BaseManifest): Stop | undefined {
   const isOther = isAfter(heartbeat, base) && heartbeat.catalog !== undefined && heartbeat.catalog !== base.catalog
   return isOther ? { command: undefined, ...at } : undefined
 }
+
+/** Why there is nothing to make of what was found. */
+export function nothingInWords({ base, end, stop }: CompactionPlan): string {
+  if (end !== undefined)
+    return `nothing that the stream tells has changed between base ${base.id} and ${timeOf(end.time)}`
+  if (base.catalog === undefined) return `base ${base.id} does not say what the catalogs were (walback 0.1 took it)`
+  if (stop !== undefined) return `base ${base.id} is the last before a change of the schema`
+  return `after base ${base.id} there is no heartbeat yet that says what the catalogs were`
+}
+
+/** Why it ends there, and what does not. */
+export const stopInWords = (stop: Stop): string =>
+  `it goes no further than ${changeInWords(stop)}: what that made of tables only a server can tell; \`walback backup --full\` takes a base after it`
+
+/** The change of the schema that it stops at. */
+export function changeInWords({ command, time, lsn }: Stop): string {
+  if (command === undefined)
+    return `a change of the schema of which the stream does not tell, found at ${timeOf(time)} (${lsn})`
+  const object = command.object === null ? '' : ` of ${command.object}`
+  return `${command.tag}${object} in tx:${command.xid} at ${timeOf(time)} (${lsn})`
+}
+
+const timeOf = (time: string): string => formatTime(micros(BigInt(time)))

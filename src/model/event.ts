@@ -35,6 +35,13 @@ export const eventKinds = [
   /** What a scheduled restore on a throwaway server found, and that it could not be carried out; likewise. */
   'restore-unproven',
   'rehearsal-failed',
+  /**
+   * A base was made off the source; it cannot go past a change of the schema, and none is taken from the source; it
+   * could not be carried out. The last two are cleared by the next that is well.
+   */
+  'compacted',
+  'compaction-stopped',
+  'compaction-failed',
 ] as const
 export type EventKind = (typeof eventKinds)[number]
 

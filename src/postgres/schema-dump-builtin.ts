@@ -1,11 +1,10 @@
-import { type ChildProcess, fork } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import type { Readable } from 'node:stream'
-import { fileURLToPath } from 'node:url'
 import { throwIfAborted } from '../base/abort.ts'
-import { WalbackError } from '../base/errors.ts'
+import { receivedFailure, type SentFailure, startOwn } from '../base/own-process.ts'
 import type { Conninfo } from './conninfo.ts'
-import type { DumpFailure, DumpOrder } from './schema-dump-process.ts'
+import type { DumpOrder } from './schema-dump-process.ts'
 
 /** What `@electric-sql/pglite-tools` carries; it dumps servers up to this major. */
 export const builtinVersion = { major: 18, name: 'pg_dump 18.3 (built in)' }
@@ -24,7 +23,7 @@ export async function runBuiltinPgDump(
 ): Promise<string[]> {
   const { signal } = options
   throwIfAborted(signal)
-  const child = startProcess()
+  const child = startOwn(import.meta.url, 'schema-dump-process')
   const kill = (): void => void child.kill('SIGKILL')
   signal?.addEventListener('abort', kill, { once: true })
   try {
@@ -39,8 +38,8 @@ export async function runBuiltinPgDump(
 }
 
 async function dumpFrom(child: ChildProcess, order: DumpOrder): Promise<string[]> {
-  let failure: DumpFailure | undefined
-  child.on('message', (message: DumpFailure) => {
+  let failure: SentFailure | undefined
+  child.on('message', (message: SentFailure) => {
     failure = message
   })
   const [dumps, complaints, [code, by]] = await Promise.all([
@@ -49,15 +48,7 @@ async function dumpFrom(child: ChildProcess, order: DumpOrder): Promise<string[]
     once(child, 'close') as Promise<[number | null, string | null]>,
     new Promise<void>((sent) => child.send(order, () => sent())),
   ])
-  if (failure?.code !== undefined) {
-    const { code, message, hint, retryable, facts } = failure
-    throw new WalbackError(code, message, {
-      ...(hint === undefined ? {} : { hint }),
-      ...(retryable === undefined ? {} : { retryable }),
-      ...(facts === undefined ? {} : { facts }),
-    })
-  }
-  if (failure !== undefined) throw new Error(failure.message)
+  if (failure !== undefined) throw receivedFailure(failure)
   if (code !== 0) throw new Error(`its process ended with ${by ?? `code ${code}`}\n${complaints}`.trimEnd())
   return dumps.split('\0', order.runs.length)
 }
@@ -73,15 +64,3 @@ async function textOf(stream: Readable | null, longest_chars = Number.POSITIVE_I
 }
 
 const longestComplaint_chars = 4096
-
-/** Its source is TypeScript under tsx and vitest, and what tsc made of it in an installed package. */
-function startProcess(): ChildProcess {
-  const inSource = import.meta.url.endsWith('.ts')
-  const file = new URL(inSource ? './schema-dump-process.ts' : './schema-dump-process.js', import.meta.url)
-  return fork(fileURLToPath(file), {
-    // By its place, for its name would be looked up from the working directory.
-    execArgv: inSource ? ['--import', import.meta.resolve('tsx')] : [],
-    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-    serialization: 'advanced',
-  })
-}

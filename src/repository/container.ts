@@ -215,7 +215,10 @@ async function* checkFrames(
     }
     digest.update(head)
     if (kind === frameMagic.header && first) {
-      const header = parseHeader(await take(length), key)
+      const content = await take(length)
+      if (isOtherVersion(content) && !(await isAsStored(reader, digest)))
+        throw damaged('its bytes do not match its own hash')
+      const header = parseHeader(content, key)
       const found = z.object({ kind: z.string() }).safeParse(header).data?.kind
       if (meant !== undefined && found !== meant) throw damaged(`it should be ${meant}, and its header says ${found}`)
       yield { kind: 'header', header }
@@ -322,9 +325,30 @@ const mostHeaderBytes = 1 << 20
 /** Whether the parts of a footer that are always the same are there. */
 const isFooter = (content: Buffer): boolean => content.readUInt32LE(20) === 0 && content.subarray(56).equals(magic)
 
+const isWalback = (content: Buffer): boolean => content.subarray(0, magic.length).equals(magic)
+
+const isOtherVersion = (content: Buffer): boolean => isWalback(content) && content[magic.length] !== containerVersion
+
+/**
+ * Whether the rest of an object of another version fits the hash that ends it, so that a bit that turned over in the
+ * version does not send anybody to look for a later walback. What ends otherwise may be a later format's.
+ */
+async function isAsStored(reader: Taker, digest: Hash): Promise<boolean> {
+  let last: Buffer = Buffer.alloc(0)
+  for (;;) {
+    const taken = await reader.take(tailReadBytes)
+    const all = Buffer.concat([last, taken])
+    const passed = Math.max(0, all.length - footerBytes)
+    digest.update(all.subarray(0, passed))
+    last = all.subarray(passed)
+    if (taken.length < tailReadBytes) break
+  }
+  if (last.length < footerBytes || !last.subarray(frameHeadBytes + 56).equals(magic)) return true
+  return last.subarray(frameHeadBytes + 24, frameHeadBytes + 56).equals(digest.digest())
+}
+
 function parseHeader(content: Buffer, key: string): unknown {
-  if (!content.subarray(0, magic.length).equals(magic))
-    throw new WalbackError('corrupt', `${key} is not a walback object`)
+  if (!isWalback(content)) throw new WalbackError('corrupt', `${key} is not a walback object`)
   const version = content[magic.length]
   if (version !== containerVersion) {
     throw newerFormat(key, version ?? 0, containerVersion)

@@ -101,10 +101,15 @@ function passed(run: Run, { lsn, time }: { readonly lsn: Lsn; readonly time: Mic
   return segment?.end ?? run.end
 }
 
-/** Gives a warning for each that cannot be kept. */
-export function keepPinsAndLeases(inventory: Inventory, good: readonly GoodBase[], keeping: Keeping): string[] {
+/** Gives a warning for each that cannot be kept. `counted`: the good bases that are in every required repository. */
+export function keepPinsAndLeases(
+  inventory: Inventory,
+  { good, counted }: { readonly good: readonly GoodBase[]; readonly counted: readonly GoodBase[] },
+  keeping: Keeping,
+): string[] {
   const warnings: string[] = []
-  for (const pin of inventory.pins) if (!keepPin(pin, good, keeping)) warnings.push(lostPin(pin))
+  for (const pin of inventory.pins)
+    if (!keepPin(pin, counted, keeping) && !keepPin(pin, good, keeping)) warnings.push(lostPin(pin))
   for (const lease of inventory.leases) {
     const stock = inventory.timelines.find(({ timeline }) => timeline.id === lease.reads?.timeline)
     if (lease.reads === null || stock === undefined) continue

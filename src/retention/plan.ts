@@ -55,24 +55,34 @@ export interface PrunePlan {
   readonly warnings: readonly string[]
 }
 
+/** Bases that are here, and in some required repository not yet: by id, the URLs of those that lack them. */
+export type LackingBases = ReadonlyMap<string, readonly string[]>
+
 /**
  * Decides by what recovery points need, never by the order of names: pure. The newest base that can be restored, with
- * all that follows it, and the end of the current timeline always stay. Fails as `refused` for an empty policy, and where
- * there is nothing that can be restored.
+ * all that follows it, and the end of the current timeline always stay. A base that a required repository lacks stays too, and
+ * counts for no rule: what it would take the place of goes only when it is in all of them. Fails as `refused` for an
+ * empty policy, and where there is nothing that can be restored.
  */
-export function planPrune(inventory: Inventory, policy: RetentionPolicy): PrunePlan {
+export function planPrune(inventory: Inventory, policy: RetentionPolicy, lacking: LackingBases = new Map()): PrunePlan {
   if (isEmptyPolicy(policy)) throw emptyPolicy()
   const standings = inventory.bases.map((base) => standingOf(inventory, base))
   const good = standings.flatMap((standing) => (standing.kind === 'good' ? [standing] : []))
-  const newest = good.at(-1)
-  if (newest === undefined) throw nothingRestorable(inventory)
+  if (good.length === 0) throw nothingRestorable(inventory)
+  const counted = good.filter(({ base }) => !lacking.has(base.id))
+  const newest = counted.at(-1)
+  if (newest === undefined) throw nothingElsewhere(inventory, lacking)
   const keeping = new Keeping()
-  keepByRules(inventory, policy, good, keeping)
+  keepByRules(inventory, policy, counted, keeping)
   keeping.keepBase(newest, 'newest that can be restored')
   keeping.keepStream(newest.stock, { from: newest.from, to: newest.run.end })
-  keepCurrentEnd(inventory, good, keeping)
-  const unfinished = judgeUnfinished(inventory, good, keeping)
-  const warnings = keepPinsAndLeases(inventory, good, keeping)
+  keepCurrentEnd(inventory, counted, keeping)
+  for (const base of good) {
+    const urls = lacking.get(base.base.id)
+    if (urls) keeping.keepBase(base, `not in ${urls.join(', ')} yet, and counts for no rule before it is`)
+  }
+  const unfinished = judgeUnfinished(inventory, counted, keeping)
+  const warnings = keepPinsAndLeases(inventory, { good, counted }, keeping)
   const bases = standings.map((standing) => verdictOf(inventory, standing, keeping))
   const kept = keeping.ranges()
   return {
@@ -229,3 +239,12 @@ const nothingRestorable = ({ source, bases }: Inventory): WalbackError =>
         ? 'there is no base backup: take one with `walback backup --full`'
         : 'no base has a stream that reaches it: let the agent run, or bring lost objects back; `walback status` shows more',
   })
+
+const nothingElsewhere = ({ source }: Inventory, lacking: LackingBases): WalbackError =>
+  new WalbackError(
+    'refused',
+    `no base of ${source} that can be restored is in every required repository yet, so nothing is removed`,
+    {
+      hint: `${[...new Set([...lacking.values()].flat())].join(', ')}: the agent brings bases there, and so does \`walback copy\``,
+    },
+  )

@@ -8,7 +8,7 @@ import { contains, merged, writePruned } from '../repository/pruned.ts'
 import type { Repository } from '../repository/repository.ts'
 import { readInventory } from './inventory.ts'
 import { streamOf } from './keeping.ts'
-import { type PrunePlan, planPrune } from './plan.ts'
+import { type LackingBases, type PrunePlan, planPrune } from './plan.ts'
 import type { RetentionPolicy } from './policy.ts'
 import type { Doomed } from './removal.ts'
 
@@ -16,6 +16,8 @@ export interface PruneOptions {
   readonly signal?: AbortSignal | undefined
   /** What a policy counts back from at the latest; the machine's clock if not given. */
   readonly now?: Micros | undefined
+  /** Which bases other repositories have to have as well, and have not yet. Asked once it is read what is here. */
+  readonly lacking?: ((signal: AbortSignal | undefined) => Promise<LackingBases>) | undefined
   /** How often the lock is renewed; its default suits all but tests. */
   readonly lease_ms?: number
 }
@@ -32,9 +34,10 @@ export async function previewPrune(
   repository: Repository,
   source: string,
   policy: RetentionPolicy,
-  options: Pick<PruneOptions, 'now' | 'signal'> = {},
+  options: Pick<PruneOptions, 'now' | 'lacking' | 'signal'> = {},
 ): Promise<PrunePlan> {
-  return planPrune(await readInventory(repository, source, options), policy)
+  const inventory = await readInventory(repository, source, options)
+  return planPrune(inventory, policy, await options.lacking?.(options.signal))
 }
 
 /** A prune that has the source's lock from its plan to its end, so that what was shown is what is done. */

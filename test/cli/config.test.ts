@@ -140,6 +140,22 @@ sources:
     )
   })
 
+  it('say when the agent compacts, and what it does at a change of the schema', () => {
+    const parse = (line: string): Config => config(`version: 1\n${line}\n`)
+    const settings = (of: Config) => resolveSettings({}, of, {}).compaction
+    expect(settings(parse('compact: { every: 1d }'))).toEqual({
+      every_ms: 86_400_000,
+      memory_bytes: 256 << 20,
+      maxRate: undefined,
+      onSchemaChange: 'backup',
+    })
+    expect(settings(parse('compact: { memory: 64MiB }'))).toBeUndefined()
+    expect(() => parse('compact: { every: 1d, on_schema_change: stop }')).toThrow(
+      'walback.yaml:2:41: compact.on_schema_change: one of backup, alert',
+    )
+    expect(() => parse('compact: { evry: 1d }')).toThrow('unknown key "evry" in compact')
+  })
+
   it('is looked for in the documented places, and a named one must be there', async () => {
     expect(configPlaces({ HOME: '/h' }, '/w')).toEqual([
       '/w/walback.yaml',

@@ -15,7 +15,7 @@ process.on('SIGTERM', () => stop.abort(new WalbackError('interrupted', 'interrup
 // The test's end of this pipe closes with the test, however that ends.
 process.stdin.on('end', () => process.exit(99)).resume()
 
-const { url, repository, required, source, memory_ms, storeFaults, backup = {}, ...stream } = setting
+const { url, repository, required, source, memory_ms, storeFaults, backup = {}, compact, ...stream } = setting
 const log = pino({ level: 'debug', base: null }, pino.destination({ fd: 1, sync: true }))
 // SIGUSR2 stalls the store, and lets it work again; SIGHUP mends one that flaps.
 const flaky = new FlakyStorage(openStorage(repository), storeFaults ?? { seed: 0, rate: 0, stall_ms: 0 })
@@ -39,6 +39,11 @@ try {
     source,
     stream,
     backup,
+    compact: compact && {
+      settings: compact,
+      place: { url: repository, env: {}, access: undefined },
+      niceness: compact.niceness,
+    },
     log,
     signal: stop.signal,
   })

@@ -175,4 +175,50 @@ describe('whatever the history and the policy', () => {
       { numRuns: runs, ...(process.env.WALBACK_SEED ? { seed: Number(process.env.WALBACK_SEED) } : {}) },
     )
   })
+  it('a base that another repository lacks is kept, and nothing that is promised depends on it', {
+    timeout: 600_000,
+  }, async () => {
+    const few = fc.array(fc.boolean(), { minLength: 1, maxLength: 6 })
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 40 }), policy, few, async (steps, rules, draws) => {
+        const archive = await MadeArchive.begin()
+        const { leases } = await live(
+          archive,
+          steps.filter(({ kind }) => kind !== 'pin' && kind !== 'pin base'),
+        )
+        const here = (await readManifests(archive.repository, 'app')).map(({ id }) => id)
+        const lacked = here.filter((_, place) => draws[place % draws.length])
+        const lacking = async () => new Map(lacked.map((id) => [id, ['memory:far']]))
+        const without = async (): Promise<Map<string, Buffer>> => {
+          const names = lacked.map((id) => manifestKey('app', id))
+          const taken = names.flatMap((name) => {
+            const bytes = archive.storage.objects.get(name)
+            archive.storage.objects.delete(name)
+            return bytes === undefined ? [] : ([[name, bytes]] as const)
+          })
+          return new Map(taken)
+        }
+        const taken = await without()
+        const [alone, promised] = [await archive.copy(), await promisesOf(archive, rules)]
+        const restorable = await restorableBases(archive)
+        for (const [name, bytes] of taken) archive.storage.objects.set(name, bytes)
+        const good = new Set((await restorableBases(archive)).map(({ id }) => id))
+        try {
+          await using prune = await Prune.begin(archive.repository, 'app', rules, { now: archive.now, lacking })
+          await prune.run()
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'refused' })
+          expect(restorable).toEqual([])
+          return
+        } finally {
+          for (const lease of leases) await lease[Symbol.asyncDispose]()
+        }
+        const left = (await restorableBases(archive)).map(({ id }) => id)
+        expect(left).toEqual(expect.arrayContaining(lacked.filter((id) => good.has(id))))
+        await without()
+        await expectKept(archive.repository, alone.repository, promised)
+      }),
+      { numRuns: runs, ...(process.env.WALBACK_SEED ? { seed: Number(process.env.WALBACK_SEED) } : {}) },
+    )
+  })
 })

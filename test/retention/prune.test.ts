@@ -54,6 +54,27 @@ describe('a prune', () => {
     ).rejects.toMatchObject({ code: 'outside_window', exit: 20 })
   })
 
+  it('counts no base that another required repository lacks, and removes nothing for it', async () => {
+    const archive = await tenDays()
+    const lackingIn = (...ids: string[]) => new Map(ids.map((id) => [id, ['s3://far']]))
+    const plan = (...ids: string[]) =>
+      readInventory(archive.repository, 'app', { now: archive.now }).then((inventory) =>
+        planPrune(inventory, { last: 1 }, lackingIn(...ids)),
+      )
+    const found = await plan('b9990', 'b9991')
+    expect(verdicts(found).slice(-4)).toEqual([
+      'b9993 remove: no rule keeps it',
+      'b9992 keep: last, newest that can be restored',
+      'b9991 keep: not in s3://far yet, and counts for no rule before it is',
+      'b9990 keep: not in s3://far yet, and counts for no rule before it is',
+    ])
+    expect(found.windows).toMatchObject([{ from: { time: BigInt(archive.bases[7]?.time ?? 0) } }])
+    await expect(plan(...archive.bases.map(({ id }) => id))).rejects.toMatchObject({
+      code: 'refused',
+      hint: expect.stringContaining('s3://far'),
+    })
+  })
+
   it('takes from a base that it keeps what its manifest does not name, and nothing from one that lacks an object', async () => {
     const archive = await tenDays()
     const [whole, broken] = [archive.bases[9]?.id ?? '', archive.bases[8]?.id ?? '']

@@ -1,84 +1,35 @@
-/**
- * The contract on real S3 servers, where there are any:
- * - Ceph's gateway with `WALBACK_RADOSGW=1` (or a folder to keep its packages in; `radosgw.sh` downloads them with apt);
- * - MinIO in a container, where Docker runs;
- * - whatever `WALBACK_S3_URL=s3://bucket/prefix?…` names, with credentials from the environment: give it a bucket of its
- *   own, since each test writes below a new prefix and removes what it wrote.
- */
-import { execFile } from 'node:child_process'
+/** The contract, and the whole way of a database, on the real S3 servers that there are (real-s3-servers.ts). */
 import { randomBytes } from 'node:crypto'
-import { existsSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
-import { promisify } from 'node:util'
-import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3'
-import { GenericContainer, getContainerRuntimeClient } from 'testcontainers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { compactApart } from '../../src/compact/apart.ts'
+import { startEmbedded } from '../../src/postgres/embedded.ts'
+import { readKeyFile } from '../../src/repository/credential.ts'
 import { S3Storage } from '../../src/storage/s3.ts'
 import { parseS3Url } from '../../src/storage/s3-url.ts'
+import { readAll } from '../../src/storage/storage.ts'
+import { finished, folder, here, type RunOptions, sql, start, succeed } from '../cli/walback.ts'
+import { differences, fingerprint } from '../support/fingerprint.ts'
+import { ourObjects } from '../support/walback.ts'
 import { listed, storageContract } from './contract.ts'
+import { type Server, servers } from './real-s3-servers.ts'
 
-const run = promisify(execFile)
 const partBytes = (): number => 5 << 20
-const givenUrl = process.env['WALBACK_S3_URL']
-const radosgw = process.env['WALBACK_RADOSGW']
 
-interface Server extends AsyncDisposable {
-  readonly url: string
-}
-
-async function startRadosgw(): Promise<Server> {
-  const script = path.join(import.meta.dirname, 'radosgw.sh')
-  const folder = radosgw === '1' || radosgw === undefined ? path.join(tmpdir(), 'walback-radosgw') : radosgw
-  if (!existsSync(path.join(folder, 'root'))) await run(script, ['fetch', folder])
-  const { stdout } = await run(script, ['up', folder])
-  const url = await withBucket(stdout.trim(), 'TESTKEY', 'TESTSECRET')
-  return { url, [Symbol.asyncDispose]: async () => void (await run(script, ['down', folder])) }
-}
-
-async function startMinio(): Promise<Server> {
-  const container = await new GenericContainer('minio/minio:RELEASE.2025-09-07T16-13-09Z')
-    .withEnvironment({ MINIO_ROOT_USER: 'testkey', MINIO_ROOT_PASSWORD: 'testsecret' })
-    .withCommand(['server', '/data'])
-    .withExposedPorts(9000)
-    .start()
-  const url = await withBucket(
-    `http://${container.getHost()}:${container.getMappedPort(9000)}`,
-    'testkey',
-    'testsecret',
+/** What the SDK takes from the environment. */
+const login = (): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(process.env).flatMap(([name, value]) =>
+      name.startsWith('AWS_') && value !== undefined ? [[name, value]] : [],
+    ),
   )
-  return { url, [Symbol.asyncDispose]: async () => void (await container.stop()) }
-}
 
-async function withBucket(endpoint: string, key: string, secret: string): Promise<string> {
-  process.env['AWS_ACCESS_KEY_ID'] = key
-  process.env['AWS_SECRET_ACCESS_KEY'] = secret
-  const client = new S3Client({ endpoint, region: 'us-east-1', forcePathStyle: true })
-  await client.send(new CreateBucketCommand({ Bucket: 'walback' }))
-  client.destroy()
-  return `s3://walback?region=us-east-1&endpoint=${endpoint}`
-}
-
-const hasDocker = await getContainerRuntimeClient().then(
-  () => true,
-  () => false,
-)
-
-const servers = [
-  { name: "Ceph's gateway", start: startRadosgw, absent: radosgw === undefined && 'WALBACK_RADOSGW is not set' },
-  { name: 'MinIO', start: startMinio, absent: !hasDocker && 'no Docker runs here' },
-  {
-    name: 'the store of WALBACK_S3_URL',
-    start: async () => ({ url: givenUrl ?? '', [Symbol.asyncDispose]: async () => undefined }),
-    absent: givenUrl === undefined && 'it is not set',
-  },
-]
-
-for (const { name, start, absent } of servers) {
+for (const { name, start: open, absent } of servers) {
   describe.skipIf(absent)(`${name}${absent ? ` (skipped: ${absent})` : ''}`, () => {
     let server: Server
     beforeAll(async () => {
-      server = await start()
+      server = await open()
     }, 600_000)
     afterAll(() => server?.[Symbol.asyncDispose]())
 
@@ -114,5 +65,77 @@ for (const { name, start, absent } of servers) {
       for (let at = 0; at < keys.length; at += 50)
         await Promise.all(keys.slice(at, at + 50).map((key) => storage.delete(key)))
     })
+
+    test.each([{ encrypt: [] }, { encrypt: ['--encrypt'] }] as const)(
+      'protects a database from set-up to restore, over a kill of the agent, with compaction and prune $encrypt',
+      { timeout: 600_000 },
+      async ({ encrypt }) => {
+        const storage = fresh()
+        await using _ = {
+          [Symbol.asyncDispose]: async () => {
+            for (const { key } of await listed(storage, '')) await storage.delete(key)
+          },
+        }
+        await wholeWay(storage, encrypt)
+      },
+    )
   })
 }
+
+async function wholeWay(storage: S3Storage, encrypt: readonly string[]): Promise<void> {
+  await using server = await startEmbedded()
+  await using place = await folder()
+  await sql(server.url(), 'CREATE DATABASE app')
+  const app = server.url('app')
+  await sql(
+    app,
+    'CREATE TABLE orders (id bigserial PRIMARY KEY, note text)',
+    `INSERT INTO orders (note) SELECT 'order ' || n FROM generate_series(1, 5000) n`,
+    `INSERT INTO orders (note) VALUES ('${secret}')`,
+  )
+  const keyFile = path.join(place.path, 'key')
+  await writeFile(keyFile, randomBytes(32).toString('base64'))
+  const env = { ...login(), ...(encrypt.length > 0 ? { WALBACK_KEY_FILE: keyFile } : {}) }
+  const options: RunOptions = { cwd: place.path, env }
+  const done = (...args: string[]) => succeed(args, options, here)
+  await done('init', '--db', app, '--repo', storage.url, ...encrypt)
+  await done('backup', '--full')
+
+  const agent = start(['agent'], options)
+  const killed = finished(agent)
+  const isCapturing = async (): Promise<boolean> =>
+    JSON.parse((await done('status', '--json')).stdout).database.slot.active
+  await expect.poll(isCapturing, { timeout: 120_000, interval: 200 }).toBe(true)
+  await sql(app, `UPDATE orders SET note = 'changed' WHERE id % 7 = 0`)
+  // It is back once the agent has stored all that was committed before it.
+  const { canary } = JSON.parse((await here(['check', '--json', '--timeout', '2m'], options)).stdout)
+  expect(canary).toMatchObject({ state: 'back', captured_by: 'agent' })
+  agent.kill('SIGKILL')
+  await killed
+
+  await sql(app, `DELETE FROM orders WHERE id % 5 = 0`, `INSERT INTO orders (note) VALUES ('after the kill')`)
+  const golden = await fingerprint(app)
+  await done('backup', '--incremental')
+  const access = encrypt.length > 0 ? { credential: await readKeyFile(keyFile) } : undefined
+  const { url } = storage
+  const order = { source: 'app', memory_bytes: 16 << 20, maxRate: undefined, evenIfStopped: false, niceness: 0 }
+  const outcome = await compactApart({ ...order, place: { url, env, access } })
+  expect(outcome).toMatchObject({ kind: 'made', stoppedBy: undefined })
+  await done('prune', '--keep-last', '1', '--yes')
+  const { bases } = JSON.parse((await done('list', '--json')).stdout)
+  expect(bases).toMatchObject([{ made_from: expect.any(String) }])
+  await done('verify')
+  await done('restore', '--to', 'latest', '--into', 'back', '--yes')
+  expect(differences(golden, await fingerprint(server.url('back')), ourObjects)).toEqual([])
+
+  let isReadable = false
+  for (const { key } of await listed(storage, '')) isReadable ||= (await readAll(storage.get(key))).includes(secret)
+  expect(isReadable).toBe(encrypt.length === 0)
+  // Where no configuration names the key.
+  await using elsewhere = await folder()
+  const keyless = await here(['list', '--repo', url], { cwd: elsewhere.path, env: login() })
+  expect(keyless.exit).toBe(encrypt.length > 0 ? 12 : 0)
+}
+
+/** A text that LZ4 leaves as it is, for there is nothing like it. */
+const secret = 'Zq8 vX2 kWp jR5'

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { waitFor } from '../../src/base/abort.ts'
+import type { CompactSettings } from '../../src/config.ts'
 import { compiled } from './compiled.ts'
 import type { StoreFaults } from './flaky.ts'
 
@@ -19,6 +20,8 @@ export interface AgentSetting {
   /** How often it says how much memory it has. */
   readonly memory_ms?: number
   readonly backup?: { readonly maxRate?: number; readonly maxSnapshotAge_ms?: number }
+  /** When it compacts, by a process that opens the repository itself. */
+  readonly compact?: CompactSettings & { readonly niceness?: number }
   /** Makes its store flap. */
   readonly storeFaults?: StoreFaults
 }
