@@ -1,5 +1,5 @@
 import { type CommanderError, InvalidArgumentError } from 'commander'
-import { exitStatus, messageOf, WalbackError } from '../src/index.ts'
+import { exitStatus, explainLostSession, messageOf, WalbackError } from '../src/index.ts'
 import { printable } from './format.ts'
 import { type Output, toJson } from './output.ts'
 
@@ -23,7 +23,8 @@ export function usageError(error: CommanderError, command: string): WalbackError
 
 /** Reports what went wrong and gives the exit status. */
 export function report(error: unknown, output: Output): number {
-  const known = error instanceof WalbackError ? error : undefined
+  const explained = explainLostSession(error)
+  const known = explained instanceof WalbackError ? explained : undefined
   const exit = known?.exit ?? exitStatus.failed
   const message = known?.message ?? `unexpected error (a bug in walback): ${messageOf(error)}`
   const hint = known

@@ -95,6 +95,7 @@ export { readServerLoad } from './postgres/check-server-sql.ts'
 export { type ConnectOptions, connect } from './postgres/connect.ts'
 export { type Conninfo, describeConninfo, resolveConninfo, withDatabase } from './postgres/conninfo.ts'
 export { type EmbeddedServer, startEmbedded } from './postgres/embedded.ts'
+export { explainLostSession } from './postgres/replication-failure.ts'
 export { askServerHistory } from './postgres/server-history.ts'
 export { setIdentityDefaultSql } from './postgres/setup-sql.ts'
 export {

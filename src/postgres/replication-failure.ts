@@ -7,13 +7,27 @@ import { quoteLiteral } from '../model/identifier.ts'
  */
 export function explainSessionFailure(error: unknown): WalbackError {
   if (error instanceof WalbackError) return error
-  const [code, message] = [codeOf(error), messageOf(error)]
-  const isSqlState = code !== undefined && /^[0-9A-Z]{5}$/.test(code) && !/^E[A-Z]+$/.test(code)
-  return new WalbackError('database', `the database did not answer: ${message}`, {
+  return new WalbackError('database', `the database did not answer: ${messageOf(error)}`, {
     cause: error,
     hint: 'see the server log for the reason',
-    retryable: isSqlState ? /^(08|53|57)/.test(code) : code !== undefined || /connection/i.test(message),
+    retryable: isPassingFailure(error),
   })
+}
+
+/** The same, if a session's end or want of room is what it is; all else (a mistake of ours, say) stays as it is. */
+export function explainLostSession(error: unknown): unknown {
+  const code = codeOf(error)
+  const isLost =
+    code === undefined
+      ? /^(Connection terminated|Client (was closed|has encountered a connection error))/.test(messageOf(error))
+      : /^((08|53|57)[0-9A-Z]{3}|ECONN[A-Z]+|EPIPE|ETIMEDOUT|E(HOST|NET)UNREACH)$/.test(code)
+  return isLost ? explainSessionFailure(error) : error
+}
+
+function isPassingFailure(error: unknown): boolean {
+  const code = codeOf(error)
+  const isSqlState = code !== undefined && /^[0-9A-Z]{5}$/.test(code) && !/^E[A-Z]+$/.test(code)
+  return isSqlState ? /^(08|53|57)/.test(code) : code !== undefined || /connection/i.test(messageOf(error))
 }
 
 /** Turns the server's refusal of a change stream, or the loss of one, into what a person can act on. */

@@ -7,6 +7,7 @@ import { qualified } from '../model/identifier.ts'
 import { everything, isPartial } from '../model/selection.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { copyIn, copyOut, wholeLines } from '../postgres/copy.ts'
+import { explainLostSession } from '../postgres/replication-failure.ts'
 import { copyOptions, openRowSession } from '../postgres/row-session.ts'
 import type { Repository } from '../repository/repository.ts'
 import { keptTables } from './drop-unselected.ts'
@@ -76,19 +77,22 @@ export async function restoreIntoLive(
     const roles = { noOwner: true, noPrivileges: true }
     const { warnings } = await restore(repository, plan, beside, { ...options, roles })
     const application = 'walback restore'
-    const [from, to] = [
-      await openRowSession(conninfo, { database, application }),
-      await openRowSession(conninfo, { application }),
-    ]
+    const sessions: pg.Client[] = []
     try {
+      const from = await openRowSession(conninfo, { database, application })
+      sessions.push(from)
+      const to = await openRowSession(conninfo, { application })
+      sessions.push(to)
       // Triggers and constraints of the live tables may not qualify what they name.
       await to.query('SET search_path = DEFAULT')
       const work = new LiveWork(from, to, plan, options.signal)
       const tables = 'as' in use ? [await work.putBeside(use.as)] : await work.merge(use.merge, options)
       return { tables, duration_ms: Math.round(performance.now() - started), warnings }
     } finally {
-      await Promise.all([from, to].map((client) => client.end().catch(() => undefined)))
+      await Promise.all(sessions.map((client) => client.end().catch(() => undefined)))
     }
+  }).catch((error: unknown) => {
+    throw explainLostSession(error)
   })
 }
 
@@ -246,15 +250,19 @@ class LiveWork {
   /** All or nothing. */
   private async inTransaction<T>(table: QualifiedName, work: () => Promise<T>): Promise<T> {
     await this.to.query('BEGIN')
+    let isEnding = false
     try {
       const result = await work()
       throwIfAborted(this.signal)
+      isEnding = true
       await this.to.query('COMMIT')
       return result
     } catch (error) {
       await this.to.query('ROLLBACK').catch(() => undefined)
       throwIfAborted(this.signal)
-      throw refusedByServer(table, error)
+      const known = explainLostSession(error)
+      if (isEnding && known instanceof WalbackError) throw mayBeDone(known)
+      throw refusedByServer(table, known)
     }
   }
 }
@@ -269,6 +277,13 @@ const isEqual = (a: RowHash, b: RowHash): boolean => a.rows === b.rows && a.dige
 const changedOnItsWay = ({ schema, name }: QualifiedName): WalbackError =>
   new WalbackError('refused', `rows of ${schema}.${name} would not be what they were: a trigger or rule changes them`, {
     hint: 'nothing was changed; disable the trigger for the time of the restore, or restore under another name with --as',
+  })
+
+/** The session was lost while the server was told to commit. */
+const mayBeDone = (error: WalbackError): WalbackError =>
+  new WalbackError('database', `${error.message}; whether all of it was done, or nothing, is not known`, {
+    cause: error,
+    hint: 'look at the tables; it was one transaction, so do it again if nothing has changed',
   })
 
 function refusedByServer(table: QualifiedName, error: unknown): WalbackError {

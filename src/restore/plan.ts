@@ -74,16 +74,15 @@ export type PlannedReading = Pick<
 export const bytesOf = (segments: readonly StoredSegment[]): number =>
   segments.reduce((sum, segment) => sum + segment.size_bytes + segment.parts_bytes, 0)
 
-/** Chooses timeline, base and segments for a target; refuses one outside of what can be restored, naming the nearest. */
+/**
+ * Chooses timeline, base (`base`: its id, if it has to be that one) and segments for a target; refuses one outside of what
+ * can be restored, naming the nearest.
+ */
 export async function planRestore(
   repository: Repository,
   source: string,
   target: RecoveryTarget,
-  options: {
-    /** The base to begin with, by its id; the best one, if not given. */
-    readonly base?: string | undefined
-    readonly signal?: AbortSignal | undefined
-  } = {},
+  options: { readonly base?: string; readonly signal?: AbortSignal | undefined } = {},
 ): Promise<RestorePlan> {
   const timelines = await readTimelines(repository, source, options.signal)
   if (timelines.length === 0) {

@@ -1,5 +1,6 @@
 import { throwIfAborted } from '../base/abort.ts'
 import { codeOf, type ErrorCode, messageOf, WalbackError } from '../base/errors.ts'
+import { explainLostSession } from '../postgres/replication-failure.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { Interrupted } from './checkpoints.ts'
 import { applyProperties } from './database-properties.ts'
@@ -122,7 +123,7 @@ async function carryOut(
       )
     })
     throwIfAborted(options.signal)
-    throw explainedMissingRole(error)
+    throw explainLostSession(explainedMissingRole(error))
   } finally {
     options.signal?.removeEventListener('abort', interrupt)
   }

@@ -60,12 +60,16 @@ beforeAll(async () => {
   await archive.catchUp()
 })
 afterAll(async () => {
-  await subject?.[Symbol.asyncDispose]()
-  await server?.[Symbol.asyncDispose]()
-  if (small === undefined) return
-  await run('umount', [small])
-  await rm(small, { recursive: true, force: true })
-  if (server) await rm(path.dirname(server.dataDirectory), { recursive: true, force: true })
+  try {
+    await subject?.[Symbol.asyncDispose]()
+  } finally {
+    await server?.[Symbol.asyncDispose]()
+    if (small !== undefined) {
+      await run('umount', [small])
+      await rm(small, { recursive: true, force: true })
+      if (server) await rm(path.dirname(server.dataDirectory), { recursive: true, force: true })
+    }
+  }
 })
 
 /** Takes most of the room that is left away. */
