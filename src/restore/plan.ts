@@ -74,10 +74,7 @@ export type PlannedReading = Pick<
 export const bytesOf = (segments: readonly StoredSegment[]): number =>
   segments.reduce((sum, segment) => sum + segment.size_bytes + segment.parts_bytes, 0)
 
-/**
- * Chooses timeline, base (`base`: its id, if it has to be that one) and segments for a target; refuses one outside of what
- * can be restored, naming the nearest.
- */
+/** Chooses timeline, base (or takes the one named) and segments; refuses a target that cannot be had, naming the nearest. */
 export async function planRestore(
   repository: Repository,
   source: string,
