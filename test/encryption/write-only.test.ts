@@ -41,7 +41,7 @@ it('an agent with a key that only writes does all its work, and its thief reads 
   for (const change of ['DELETE FROM orders WHERE id > 4000', 'ALTER TABLE orders ADD COLUMN more int DEFAULT 3']) {
     const agent = start(['agent', '--json', '-v'], { cwd: place.path })
     const said = saying(agent.stdout)
-    await said('not verified here: the key of this agent writes and does not read')
+    await said('neither verified nor compacted here: the key of this agent writes and does not read')
     await said('"msg":"capturing"')
     await sql(app, change)
     await said('"msg":"segment stored"')
