@@ -77,7 +77,10 @@ async function resume(context: Context, flags: Flags): Promise<number> {
 
 async function pause(context: Context, flags: Flags): Promise<undefined> {
   const { conninfo, found } = await interruptedOf(context, flags, ({ isRunning }) => isRunning)
-  await pauseRestore(conninfo, found)
+  if (!(await pauseRestore(conninfo, found)))
+    throw new WalbackError('refused', `the restore of ${inWords(found)} had come too far to be gone on with`, {
+      hint: 'it was ended, and has removed what it had made, or is complete: look with psql -l',
+    })
   context.out.data(`paused the restore of ${inWords(found)}; go on with it by \`walback restore resume\``)
   context.out.document(inJson(found))
 }
@@ -122,12 +125,12 @@ export async function tellInterrupted({ out }: Context, conninfo: Conninfo): Pro
 }
 
 const inWords = ({ source, into, begun, size_bytes }: InterruptedRestore): string =>
-  `${printable(source)} into ${printable(into)} (begun ${begun}, ${bytes(size_bytes)} so far)`
+  `${printable(source)} into ${printable(into)} (begun ${begun}${size_bytes === undefined ? '' : `, ${bytes(size_bytes)} so far`})`
 
 const inJson = ({ source, into, begun, database, size_bytes }: InterruptedRestore): Record<string, unknown> => ({
   source,
   into,
   begun,
   database,
-  size_bytes,
+  size_bytes: size_bytes ?? null,
 })

@@ -26,7 +26,7 @@ export interface Workplace {
   /** Gives it its name; one that is new first gets its properties, in a session outside of it. */
   finish(properties: (client: pg.Client, database: string) => Promise<void>): Promise<void>
   /** Leaves the server as it was. */
-  discard(): Promise<void>
+  discard(why: { readonly isDiskFull: boolean }): Promise<void>
   /** Leaves it as it is, to be gone on with. */
   leave?(): Promise<void>
 }
@@ -161,10 +161,28 @@ function workplaceOf(
         await properties(client, database)
         await rename(client, database, destination.database)
       }),
-    discard: () =>
-      withAdmin(
-        async (client) => void (await client.query(`DROP DATABASE IF EXISTS ${quoteIdent(database)} WITH (FORCE)`)),
-      ),
+    discard: ({ isDiskFull }) =>
+      withAdmin(async (client) => {
+        if (isDiskFull) await dropTables(destination.conninfo, database).catch(() => undefined)
+        await client.query(`DROP DATABASE IF EXISTS ${quoteIdent(database)} WITH (FORCE)`)
+      }),
+  }
+}
+
+/**
+ * Dropping a database takes a checkpoint, for which a full disk has no room, and one that could not be dropped cannot be
+ * entered any more; dropping tables takes none, and makes room.
+ */
+async function dropTables(conninfo: Conninfo, database: string): Promise<void> {
+  const client = await connect(conninfo, { database, application: 'walback restore' })
+  try {
+    const { rows } = await client.query<{ table: string }>(
+      `SELECT oid::pg_catalog.regclass::text AS "table" FROM pg_catalog.pg_class
+       WHERE relkind = 'r' AND oid >= 16384 ORDER BY pg_catalog.pg_table_size(oid) DESC`,
+    )
+    for (const { table } of rows) await client.query(`DROP TABLE IF EXISTS ${table} CASCADE`).catch(() => undefined)
+  } finally {
+    await client.end().catch(() => undefined)
   }
 }
 
@@ -201,10 +219,15 @@ export async function holdName(session: pg.Client, database: string): Promise<vo
   await session.query(`SELECT pg_catalog.pg_advisory_lock_shared(${lockKey(database)})`)
 }
 
-/** Databases under a temporary name. */
+/**
+ * Databases under a temporary name that begins with $1: what they say of themselves (nothing, if they are being dropped:
+ * the limit of their connections is then -2), whether a session is in them or holds
+ * their name, and whether they are this role's own.
+ */
 export const oursSql = `
-  SELECT d.datname AS name, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
-    EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datname = d.datname) AS "inUse"
+  SELECT d.oid::text AS oid, d.datname AS name, CASE WHEN d.datconnlimit <> -2 THEN pg_catalog.shobj_description(d.oid, 'pg_database') END AS comment,
+    EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datname = d.datname) OR EXISTS (${holdersSql('d.datname::text')}) AS "inUse",
+    d.datdba = (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = current_user) AS "isOwn"
   FROM pg_catalog.pg_database d WHERE pg_catalog.starts_with(d.datname::text, $1) AND pg_catalog.pg_has_role(d.datdba, 'USAGE')`
 
 /**
@@ -223,3 +246,10 @@ export async function dropLeftovers(admin: pg.Client, prefix: string): Promise<v
 }
 
 const lockKey = (database: string): string => `pg_catalog.hashtext(${quoteLiteral(database)})`
+
+/** The sessions that hold a database's name (`holdName`), beside this database. A lock's number is in two halves. */
+export function holdersSql(name: string): string {
+  return `SELECT l.pid FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+      AND l.database = (SELECT s.oid FROM pg_catalog.pg_database s WHERE s.datname = pg_catalog.current_database())
+      AND (l.classid::pg_catalog.int8 << 32) | l.objid::pg_catalog.int8 = pg_catalog.hashtext(${name})::pg_catalog.int8`
+}

@@ -259,7 +259,7 @@ class LiveWork {
       return result
     } catch (error) {
       await this.to.query('ROLLBACK').catch(() => undefined)
-      throwIfAborted(this.signal)
+      if (!isEnding) throwIfAborted(this.signal)
       const known = explainLostSession(error)
       if (isEnding && known instanceof WalbackError) throw mayBeDone(known)
       throw refusedByServer(table, known)

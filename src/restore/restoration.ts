@@ -66,8 +66,6 @@ const defaultMemory_bytes = 256 << 20
 export class Restoration {
   readonly warnings: string[] = []
   readonly notes: string[] = []
-  /** What an earlier attempt has left cannot be gone on with by this one; it stays as it is. */
-  isOfNoUse = false
   /** Once there is a session on the target. */
   roles: Roles | undefined
   private readonly repository: Repository
@@ -76,6 +74,7 @@ export class Restoration {
   private readonly database: string
   private readonly workplace: Workplace
   private points = Checkpoints.none()
+  private hasBegun = false
   private readonly options: RestoreOptions
   private readonly sessions: pg.Client[] = []
   private readonly unreadable: UnreadableRows
@@ -107,6 +106,7 @@ export class Restoration {
     const warn = (warning: string): void => void this.warnings.push(warning)
     const read = base.tables.filter(({ oid }) => !this.plan.selected?.without.has(oid))
     const { roles, checks, staged } = await this.begin(schema, statements, read)
+    this.hasBegun = true
     const { points } = this
     const lanes: pg.Client[] = []
     for (let n = 0; n < this.options.jobs; n++)
@@ -187,13 +187,13 @@ export class Restoration {
     read: readonly BaseTable[],
   ): Promise<{ roles: Roles; checks: readonly DeferredCheck[]; staged: Map<number, BaseTable> }> {
     const { about } = this.workplace
-    if (about) this.points = await (about.isResumed ? Checkpoints.resume(schema) : Checkpoints.begin(schema))
+    if (about)
+      this.points = await (about.isResumed
+        ? Checkpoints.resume(schema, this.database)
+        : Checkpoints.begin(schema, this.database))
     const before = this.points.get('schema', begunShape)
     const plan = fingerprintOf(this.plan, this.options)
-    if (about?.isResumed && before?.plan !== plan) {
-      this.isOfNoUse = true
-      throw isAnother()
-    }
+    if (about?.isResumed && before?.plan !== plan) throw isAnother()
     if (before !== undefined) await this.points.forgetLost(schema, () => this.lostTables(schema, read))
     const roles = await this.prepareRoles(schema, statements, before?.roles)
     await this.statements(schema, 'schema', roles, statements.pre)
@@ -218,10 +218,10 @@ export class Restoration {
        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relpersistence = 'u' AND c.relkind = 'r'`,
     )
     const unlogged = new Set(rows.map(qualified))
-    const lost = tables.filter((table) => unlogged.has(qualified(table))).map(keyOf)
+    // The one beside that a staged one goes through is logged.
+    const lost = tables.filter((table) => unlogged.has(qualified(table)) && !isStaged(table)).map(keyOf)
     // What is built on them may forbid what brings their rows back.
     if (!this.points.has('settled') || !lost.some((key) => this.points.has(key))) return lost
-    this.isOfNoUse = true
     throw new WalbackError('refused', 'the server has crashed since, and the rows of unlogged tables went with it', {
       hint: 'remove it with `walback restore discard`, and restore anew',
     })
@@ -236,6 +236,11 @@ export class Restoration {
   /** Whether what is done so far is left for another process to go on with. */
   get isResumable(): boolean {
     return this.points.isResumable
+  }
+
+  /** Whether it has not come so far as to go on with what an earlier attempt has left: that stays as it is. */
+  get isUntouched(): boolean {
+    return this.workplace.about?.isResumed === true && !this.hasBegun
   }
 
   private async prepareRoles(

@@ -102,13 +102,14 @@ async function carryOut(
     }
   } catch (error) {
     await work.close()
-    if (work.isResumable && (isPassing(error) || work.isOfNoUse)) {
+    const mayPass = options.signal?.aborted === true || isPassing(error)
+    if (work.isUntouched || (work.isResumable && mayPass)) {
       await workplace.leave?.()
-      if (work.isOfNoUse) throw error
+      if (!mayPass) throw error
       throw interruptedAt(workplace.database, options.signal?.aborted ? interruption(options.signal) : error)
     }
     const discard = async (): Promise<void> => {
-      await workplace.discard()
+      await workplace.discard({ isDiskFull: isDiskFull(error) })
       // Only now is nothing theirs any more.
       await work.roles?.discard((drop) => onServer(destination, drop))
     }
@@ -129,13 +130,18 @@ async function carryOut(
   }
 }
 
-/** Whether another attempt may do better with the same: nothing is wrong with what is restored. */
+function isDiskFull(error: unknown): boolean {
+  return codeOf(error) === '53100' || (error instanceof WalbackError && isDiskFull(error.cause))
+}
+
+/**
+ * Whether another attempt may do better with the same: nothing is wrong with what is restored. A full disk is none of
+ * that, since others may need the room that what is kept would take.
+ */
 function isPassing(error: unknown): boolean {
   if (error instanceof WalbackError)
     return error.retryable || passing.has(error.code) || (error.code === 'database' && isPassing(error.cause))
-  const code = codeOf(error)
-  // No connection, no room, an end from outside; node-postgres gives broken connections no code.
-  return code === undefined ? /connection/i.test(messageOf(error)) : /^(08|53|57|58030|E[A-Z]+$)/.test(code)
+  return !isDiskFull(error) && explainLostSession(error) !== error
 }
 
 const passing: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['interrupted', 'storage'])
@@ -154,6 +160,6 @@ function interruptedAt(database: string, error: unknown): WalbackError {
   return new WalbackError(known.code, `the restore was interrupted: ${known.message}`, {
     cause: error,
     facts: { ...known.facts, resumable: database },
-    hint: `what is done is kept in database ${database}; go on with \`walback restore resume\`, or remove it with \`walback restore discard\``,
+    hint: `what is done is kept in database ${database}; go on with \`walback restore resume\`, or remove it with \`walback restore discard\` (--into-url as before)`,
   })
 }

@@ -38,7 +38,12 @@ export interface Translated {
 }
 
 /** What was done about roles: those that were made, by their names, with their ids; and what could not be as it was. */
-export const rolesDone = z.object({ made: z.record(z.string(), z.number()), troubles: z.array(z.string()) })
+export const rolesDone = z.object({
+  made: z.record(z.string(), z.number()),
+  troubles: z.array(z.string()),
+  /** Those that the target had: what was left out for others stays left out. */
+  there: z.array(z.string()),
+})
 type RolesDone = z.infer<typeof rolesDone>
 
 /** What is left out when a role is not there, beside what statements give: ALTER ROLE … IN DATABASE … SET. */
@@ -74,13 +79,15 @@ export class Roles implements RoleMap {
   }
 
   /** What an earlier attempt has done about roles. */
-  recall({ made, troubles }: RolesDone): void {
+  recall({ made, troubles, there }: RolesDone): void {
+    const before = new Set(there)
+    for (const name of this.there) if (!before.has(name)) this.there.delete(name)
     for (const [name, oid] of Object.entries(made)) this.made.set(name, oid)
     this.troubles.push(...troubles)
   }
 
   get done(): RolesDone {
-    return { made: Object.fromEntries(this.made), troubles: [...this.troubles] }
+    return { made: Object.fromEntries(this.made), troubles: [...this.troubles], there: [...this.there] }
   }
 
   /**

@@ -116,7 +116,7 @@ export async function runStatements(
     const key = `${options.name} ${place}`
     const sql = roles.statementFor(statement)
     const refused = points.get(`${key} refused`, refusalShape)
-    if (refused !== undefined) leftOut(statement, refused)
+    if (refused !== undefined) leftOut(statement, Object.assign(new Error(refused.message), refused))
     if (statement.kind === 'VariableSetStmt') runsAsAnother = setsUser(statement, runsAsAnother)
     try {
       // Grants in another's name are run again: to note them, one has to be oneself.

@@ -37,6 +37,8 @@ export interface CheckedTarget {
   readonly isNew: boolean
   /** The extensions that the schema makes. */
   readonly extensions: ReadonlySet<string>
+  /** Those that were made after the base: the stream makes them, and may have dropped them again. */
+  readonly laterExtensions: ReadonlySet<string>
   readonly need: DiskNeed
   /** What a database that is there and is not empty holds. */
   readonly contents: string | undefined
@@ -102,14 +104,19 @@ function* checkVersion(base: BaseManifest, { facts }: CheckedTarget): Generator<
 
 export const majorOf = (version: number): number => Math.floor(version / 10_000)
 
-function* checkExtensions(base: BaseManifest, { facts, extensions }: CheckedTarget): Generator<TargetFinding> {
+function* checkExtensions(
+  base: BaseManifest,
+  { facts, extensions, laterExtensions }: CheckedTarget,
+): Generator<TargetFinding> {
+  const available = facts.extensions
+  if (available === undefined) return
   const recorded = new Map(base.extensions?.map(({ name, version }) => [name, version]))
-  for (const name of extensions) {
-    const there = facts.extensions.get(name)
+  for (const name of [...extensions, ...laterExtensions]) {
+    const there = available.get(name)
     const version = recorded.get(name)
     if (there === undefined)
       yield finding(
-        'fails',
+        extensions.has(name) ? 'fails' : 'may-fail',
         'extension-missing',
         `the server does not have extension ${name}${version === undefined ? '' : ` (${version} in the source)`}`,
         'install it on the server: extensions are files there, and come as packages of the system',
@@ -190,6 +197,6 @@ function* checkRoom(base: BaseManifest, { facts, need }: CheckedTarget): Generat
       'may-fail',
       'disk',
       `${free.path} has less free than what is restored takes, as far as that is known`,
-      'make room; a restore that finds the disk full leaves nothing behind',
+      'make room; a restore that finds the disk full removes what it had made',
     )
 }

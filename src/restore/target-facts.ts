@@ -3,6 +3,7 @@ import type pg from 'pg'
 import { codeOf, messageOf } from '../base/errors.ts'
 import type { DatabaseProperties } from '../model/catalog.ts'
 import { quoteLiteral } from '../model/identifier.ts'
+import { isStatementError } from './replay-session.ts'
 import { readTargetRoles, type TargetRoles } from './role-plan.ts'
 
 /** An extension that a server can make. */
@@ -24,7 +25,7 @@ export interface TargetFacts extends TargetRoles {
   readonly isStandby: boolean
   readonly mayCreateDatabase: boolean
   readonly mayCreateRole: boolean
-  readonly extensions: ReadonlyMap<string, AvailableExtension>
+  readonly extensions: ReadonlyMap<string, AvailableExtension> | undefined
   readonly tablespaces: ReadonlySet<string>
   readonly hasIcu: boolean
   /** The database that is named, if it is there. */
@@ -71,13 +72,19 @@ export async function readTargetFacts(
   }
 }
 
-async function readAvailable(client: pg.Client): Promise<Map<string, AvailableExtension>> {
-  const { rows } = await client.query<AvailableExtension>(
+/** Undefined where the server cannot tell: it reads a file for each, of which one may be broken. */
+async function readAvailable(client: pg.Client): Promise<Map<string, AvailableExtension> | undefined> {
+  const answer = client.query<AvailableExtension>(
     `SELECT e.name::text AS name, e.default_version AS version, COALESCE(v.superuser AND NOT v.trusted, false) AS "needsSuperuser"
      FROM pg_catalog.pg_available_extensions e
        LEFT JOIN pg_catalog.pg_available_extension_versions v ON v.name = e.name AND v.version = e.default_version`,
   )
-  return new Map(rows.map((extension) => [extension.name, extension]))
+  try {
+    return new Map((await answer).rows.map((extension) => [extension.name, extension]))
+  } catch (error) {
+    if (!isStatementError(error)) throw error
+    return undefined
+  }
 }
 
 /**

@@ -39,12 +39,13 @@ export async function lookAtTarget(
   const roles = planRoles(base.roles, named, facts.names, options)
   const need = diskNeedOf(plan)
   const contents = isNew ? undefined : await readContents(destination)
-  const extensions = new Set([...pre.flatMap(extensionMade), ...plan.madeExtensions])
+  const extensions = new Set(pre.flatMap(extensionMade))
+  const laterExtensions = new Set(plan.madeExtensions.filter((name) => !extensions.has(name)))
   return {
     facts,
     roles,
     need,
-    findings: checkTarget(base, { facts, roles, isNew, extensions, need, contents }),
+    findings: checkTarget(base, { facts, roles, isNew, extensions, laterExtensions, need, contents }),
   }
 }
 

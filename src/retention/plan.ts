@@ -79,7 +79,10 @@ export function planPrune(inventory: Inventory, policy: RetentionPolicy, lacking
   keepCurrentEnd(inventory, counted, keeping)
   for (const base of good) {
     const urls = lacking.get(base.base.id)
-    if (urls) keeping.keepBase(base, `not in ${urls.join(', ')} yet, and counts for no rule before it is`)
+    if (urls === undefined) continue
+    keeping.keepBase(base, `not in ${urls.join(', ')} yet, and counts for no rule before it is`)
+    // What is restored from it may have nothing else to go by, also on a timeline that is over.
+    keeping.keepStream(base.stock, { from: base.from, to: base.run.end })
   }
   const unfinished = judgeUnfinished(inventory, counted, keeping)
   const warnings = keepPinsAndLeases(inventory, { good, counted }, keeping)

@@ -83,7 +83,7 @@ export async function swapDatabases(options: SwapOptions): Promise<SwapReport> {
     }
     const closed_ms = Math.round(performance.now() - closed)
     options.onStep?.('capture begins anew')
-    const now = await captureSuccessor(admin, timeline, options)
+    const now = await captureSuccessor(timeline, options)
     return { kept: options.keptAs, closed_ms, mark, mark_lsn, timeline: now, hasAgent: capturing === undefined }
   })
 }
@@ -236,15 +236,19 @@ async function rename(admin: pg.Client, { conninfo, successor, keptAs }: SwapOpt
   for (let attempt = 1; ; attempt++) {
     await endSessions(admin, database, 'all')
     await endSessions(admin, successor, 'all')
+    let isEnding = false
     try {
       await admin.query('BEGIN')
       await admin.query(renameSql(database, keptAs))
       await admin.query(renameSql(successor, database))
       await admin.query(allowConnectionsSql(keptAs, true))
+      isEnding = true
       await admin.query('COMMIT')
       return
     } catch (error) {
-      await admin.query('ROLLBACK')
+      await admin.query('ROLLBACK').catch(() => undefined)
+      // The answer may have been lost on its way, and not the commit.
+      if (isEnding && (await isThere(conninfo, keptAs))) return
       // Somebody is in the successor, or a worker of the server was.
       if (codeOf(error) === '55006' && attempt < 5) await sleep(200)
       else
@@ -256,15 +260,22 @@ async function rename(admin: pg.Client, { conninfo, successor, keptAs }: SwapOpt
   }
 }
 
+const isThere = (conninfo: Conninfo, database: string): Promise<boolean> =>
+  onServer({ conninfo, database }, async (client) => {
+    const { rows } = await client.query('SELECT FROM pg_catalog.pg_database WHERE datname = $1', [database])
+    return rows.length > 0
+  })
+
 /** The old slot goes, since it would keep log for nobody; the new database gets its own, and a new timeline. */
 async function captureSuccessor(
-  admin: pg.Client,
   { slot, replicaIdentity }: Timeline,
   { conninfo, repository, source, reason, keptAs, signal }: SwapOptions,
 ): Promise<Timeline> {
   const whole = signal ?? new AbortController().signal
   try {
-    if (!(await releaseSlot(admin, slot, { courtesy_ms: 0, signal: whole })))
+    const release = (admin: pg.Client) => releaseSlot(admin, slot, { courtesy_ms: 0, signal: whole })
+    // In a session of its own: the one before may be what was lost.
+    if (!(await onServer({ conninfo, database: conninfo.database }, release)))
       throw new WalbackError('database', `the replication slot ${slot} cannot be dropped`, {
         hint: 'who reads from it?',
       })

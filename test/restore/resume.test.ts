@@ -110,6 +110,43 @@ describe.each(process.env.WALBACK_LONG ? ([14, 18] as const) : ([18] as const))(
       },
     )
 
+    it('is kept where the rows of a table are on their way, and where going on fails before it has begun', async () => {
+      const abort = new AbortController()
+      // Its rows take long, since each is checked.
+      const inCopy = `select from pg_stat_activity where datname like 'walback%' and query like 'COPY "slow"."checked"%' and state = 'active'`
+      const watch = waitFor(async () => (await once(target.url(), inCopy))[0], { timeout_ms: 60_000, interval_ms: 5 })
+      void watch.then(() => abort.abort())
+      const failure = await failureOf(attempt({ signal: abort.signal, jobs: 1 }))
+      expect(failure).toMatchObject({ code: 'interrupted', facts: { resumable: expect.any(String) } })
+      const resumed = await left()
+      // The store is away for a moment.
+      const { folder } = subject.opened
+      const schemas = (await readdir(folder, { recursive: true })).filter((file) => file.endsWith('.wbt'))
+      const move = async (from: string, to: string): Promise<void> => {
+        for (const file of schemas) await rename(path.join(folder, file + from), path.join(folder, file + to))
+      }
+      await move('', '.away')
+      await failureOf(attempt({ resumed }))
+      await move('.away', '')
+      expect(await left()).toEqual(resumed)
+      await attempt({ resumed })
+      await expectEqual()
+    })
+
+    it('does not forget what was left out for roles that came since', async () => {
+      const roles = { create: false }
+      const failure = await failureOf(
+        attempt({ roles, onProgress: at(({ phase }) => phase === 'indexes', endSessions) }),
+      )
+      expect(failure.facts).toEqual({ resumable: expect.any(String) })
+      await once(target.url(), 'create role dora')
+      const { warnings } = await attempt({ roles, resumed: await left() })
+      expect(warnings).toContainEqual(expect.stringContaining('the target has no role dora'))
+      expect(warnings.join()).not.toContain('[object')
+      await once(target.url(), 'drop database again')
+      await once(target.url(), 'drop role dora')
+    })
+
     it('does not load again what was loaded', async () => {
       const failure = await failureOf(attempt({ onProgress: at(({ phase }) => phase === 'indexes', endSessions) }))
       expect(failure.facts).toEqual({ resumable: expect.stringMatching(/^walback_restoring_/) })

@@ -30,6 +30,7 @@ const target: CheckedTarget = {
   roles: { missing: [], create: new Map() },
   isNew: true,
   extensions: new Set(),
+  laterExtensions: new Set(),
   need: { tables_bytes: 100, indexes_bytes: 50, from: 'source' },
   contents: undefined,
 }
@@ -53,6 +54,11 @@ describe('what a target is found to be', () => {
     ['an older server', { facts: { serverVersion: 140_011 } }, ['may-fail older-major']],
     ['a later server', { facts: { serverVersion: 190_000 } }, ['differs newer-major']],
     ['a locale that is not there', { facts: { localeRefusal: 'no such file' } }, ['fails locale-missing']],
+    [
+      'an extension that only the stream makes',
+      { laterExtensions: new Set(['hstore']) },
+      ['may-fail extension-missing'],
+    ],
     ['too little room', { facts: { free: { bytes: 149, path: '/data' } } }, ['may-fail disk']],
     ['just enough room', { facts: { free: { bytes: 150, path: '/data' } } }, []],
     [
