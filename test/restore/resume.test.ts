@@ -222,6 +222,24 @@ describe.each(process.env.WALBACK_LONG ? ([14, 18] as const) : ([18] as const))(
       await expectEqual()
     })
 
+    it('knows its name again in a database of another encoding', async () => {
+      await using latin = await Subject.start(
+        subject.server,
+        `encoding 'LATIN1' template template0 lc_collate 'C' lc_ctype 'C'`,
+      )
+      await latin.sql('create table places (name text primary key)', `insert into places values ('größe')`)
+      await (await latin.open()).base()
+      const onProgress = at(({ phase }) => phase === 'indexes', endSessions)
+      const destination = { conninfo: conninfo(), database: 'größe база' }
+      await failureOf(latin.restoreInto(destination, { kind: 'latest' }, { request: {}, onProgress }))
+      const resumed = await left()
+      expect(resumed).toMatchObject({ into: 'größe база' })
+      await latin.restoreInto(destination, { kind: 'latest' }, { request: {}, resumed })
+      const url = target.url('größe база')
+      expect(await once(url, 'select name from places')).toEqual([{ name: 'größe' }])
+      await once(target.url(), 'drop database "größe база"')
+    })
+
     it('is removed with the roles that it made', async () => {
       await failureOf(attempt({ onProgress: at(({ phase }) => phase === 'indexes', endSessions) }))
       expect(await once(target.url(), `select from pg_roles where rolname = 'dora'`)).toHaveLength(1)

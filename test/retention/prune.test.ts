@@ -75,6 +75,24 @@ describe('a prune', () => {
     })
   })
 
+  it('keeps the stream after a base that another required repository lacks, on a timeline that is over too', async () => {
+    const archive = await MadeArchive.begin()
+    const hour = { commits: 2, hours: 1, heartbeat: 0 }
+    await archive.base()
+    await archive.segment(hour)
+    await archive.breakTimeline()
+    const { id } = await archive.base()
+    await archive.segment(hour)
+    await archive.segment(hour)
+    await archive.breakTimeline()
+    await archive.segment(hour)
+    const inventory = await readInventory(archive.repository, 'app', { now: archive.now })
+    const own = archive.keys().filter((key) => key.includes('/timelines/00000002/segments/'))
+    expect(own.length).toBeGreaterThan(1)
+    const { removal } = planPrune(inventory, { window_ms: day_ms }, new Map([[id, ['s3://far']]]))
+    expect(removal.data.filter(({ key }) => own.includes(key))).toEqual([])
+  })
+
   it('takes from a base that it keeps what its manifest does not name, and nothing from one that lacks an object', async () => {
     const archive = await tenDays()
     const [whole, broken] = [archive.bases[9]?.id ?? '', archive.bases[8]?.id ?? '']
