@@ -27,15 +27,18 @@ export const auditActions = [
  * that one that was changed or taken away is missed. A chain belongs to the repository that wrote it: what copies bring
  * keeps its own beside.
  */
+const chained = {
+  walback: z.literal('audit'),
+  format: z.literal(1),
+  source: z.string(),
+  repository: z.string(),
+  number: z.int(),
+  /** SHA-256 of the record before, as it was given to the store; null for the first, or if that could not be read. */
+  previous: z.string().nullable(),
+}
 const auditShape = z.discriminatedUnion('event', [
   z.object({
-    walback: z.literal('audit'),
-    format: z.literal(1),
-    source: z.string(),
-    repository: z.string(),
-    number: z.int(),
-    /** SHA-256 of the record before, as it was given to the store; null for the first, or if that could not be read. */
-    previous: z.string().nullable(),
+    ...chained,
     event: z.literal('begun'),
     /** By the clock of the machine that wrote it. */
     time: z.string(),
@@ -54,12 +57,7 @@ const auditShape = z.discriminatedUnion('event', [
     facts: z.record(z.string(), z.unknown()),
   }),
   z.object({
-    walback: z.literal('audit'),
-    format: z.literal(1),
-    source: z.string(),
-    repository: z.string(),
-    number: z.int(),
-    previous: z.string().nullable(),
+    ...chained,
     event: z.literal('ended'),
     time: z.string(),
     /** Of the record that says that it began, in the same chain. */
@@ -74,7 +72,7 @@ const auditShape = z.discriminatedUnion('event', [
 export type AuditRecord = z.infer<typeof auditShape>
 export type AuditBegun = Extract<AuditRecord, { event: 'begun' }>
 export type AuditEnded = Extract<AuditRecord, { event: 'ended' }>
-type Chained = 'walback' | 'format' | 'source' | 'repository' | 'number' | 'previous'
+type Chained = keyof typeof chained
 export type AuditEvent = Omit<AuditBegun, Chained> | Omit<AuditEnded, Chained>
 
 /** Something that was done, or was begun and has not ended: it is at work, or was killed. */

@@ -8,6 +8,7 @@ import type { Conninfo } from '../postgres/conninfo.ts'
 import { noTimeoutsSql } from '../postgres/row-session.ts'
 import { type Interrupted, resumableOf } from './checkpoints.ts'
 import { useEmpty } from './empty-database.ts'
+import { inDatabase } from './in-database.ts'
 
 export interface Destination {
   readonly conninfo: Conninfo
@@ -173,18 +174,14 @@ function workplaceOf(
  * Dropping a database takes a checkpoint, for which a full disk has no room, and one that could not be dropped cannot be
  * entered any more; dropping tables takes none, and makes room.
  */
-async function dropTables(conninfo: Conninfo, database: string): Promise<void> {
-  const client = await connect(conninfo, { database, application: 'walback restore' })
-  try {
+const dropTables = (conninfo: Conninfo, database: string): Promise<void> =>
+  inDatabase(conninfo, database, async (client) => {
     const { rows } = await client.query<{ table: string }>(
       `SELECT oid::pg_catalog.regclass::text AS "table" FROM pg_catalog.pg_class
        WHERE relkind = 'r' AND oid >= 16384 ORDER BY pg_catalog.pg_table_size(oid) DESC`,
     )
     for (const { table } of rows) await client.query(`DROP TABLE IF EXISTS ${table} CASCADE`).catch(() => undefined)
-  } finally {
-    await client.end().catch(() => undefined)
-  }
-}
+  })
 
 async function rename(client: pg.Client, database: string, name: string): Promise<void> {
   try {

@@ -1,8 +1,8 @@
 import type pg from 'pg'
 import { WalbackError } from '../base/errors.ts'
-import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import type { Workplace } from './destination.ts'
+import { inDatabase } from './in-database.ts'
 
 /** Every object that a user can have made in a database (ids below 16384 are initdb's), as (class, id, turn to be dropped in). */
 const userObjects = `
@@ -42,15 +42,7 @@ const contentsSql = `
 
 /** A database that is there is used if it is empty, and emptied again if the restore fails. */
 export async function useEmpty(conninfo: Conninfo, database: string): Promise<Workplace> {
-  const inDatabase = async <T>(work: (client: pg.Client) => Promise<T>): Promise<T> => {
-    const client = await connect(conninfo, { database, application: 'walback restore' })
-    try {
-      return await work(client)
-    } finally {
-      await client.end().catch(() => undefined)
-    }
-  }
-  const publicSchema = await inDatabase(async (client) => {
+  const publicSchema = await inDatabase(conninfo, database, async (client) => {
     const contents = await contentsOf(client, database)
     if (contents !== undefined) throw new WalbackError('refused', contents, { hint: notEmptyHint })
     return readPublicSchema(client)
@@ -60,7 +52,7 @@ export async function useEmpty(conninfo: Conninfo, database: string): Promise<Wo
     isNew: false,
     finish: async () => undefined,
     discard: () =>
-      inDatabase(async (client) => {
+      inDatabase(conninfo, database, async (client) => {
         await client.query(emptySql)
         for (const statement of publicSchema) await client.query(statement)
       }),

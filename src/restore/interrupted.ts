@@ -1,12 +1,12 @@
 import { waitFor } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { quoteIdent } from '../model/identifier.ts'
-import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { begunShape } from './begun.ts'
 import { Checkpoints, type Interrupted, resumableOf } from './checkpoints.ts'
 import { dropRoles } from './create-roles.ts'
 import { holdersSql, onServer, oursSql, temporaryPrefix } from './destination.ts'
+import { inDatabase } from './in-database.ts'
 import { readTargetRoles } from './role-plan.ts'
 
 export interface InterruptedRestore extends Interrupted {
@@ -50,14 +50,10 @@ export async function readRequest(conninfo: Conninfo, { database }: Interrupted)
   return (await readBegun(conninfo, database))?.request
 }
 
-async function readBegun(conninfo: Conninfo, database: string) {
-  const client = await connect(conninfo, { database, application: 'walback restore' })
-  try {
-    return (await Checkpoints.resume(client, database)).get('schema', begunShape)
-  } finally {
-    await client.end().catch(() => undefined)
-  }
-}
+const readBegun = (conninfo: Conninfo, database: string) =>
+  inDatabase(conninfo, database, async (client) =>
+    (await Checkpoints.resume(client, database)).get('schema', begunShape),
+  )
 
 /**
  * Ends a restore that is under way, so that it can be gone on with: its sessions in the database, and the one beside,

@@ -242,10 +242,8 @@ export class Replay {
       const client = this.lanes[lane] as pg.Client
       const table = loaded.get(oid)
       if (table === undefined || (this.known(table.table)?.turn ?? 0) >= this.turn) return
-      await client.query('BEGIN')
-      await applyToTable(client, table, net, this.options)
-      await this.options.points.note(client, keyOf(table.table), this.stateOf(table))
-      await client.query('COMMIT')
+      const apply = () => applyToTable(client, table, net, this.options)
+      await this.options.points.together(client, keyOf(table.table), apply, () => this.stateOf(table))
     })
   }
 

@@ -1,9 +1,9 @@
-import { connect } from '../postgres/connect.ts'
 import type { Statement } from '../postgres/split-sql.ts'
 import type { Repository } from '../repository/repository.ts'
 import { type Destination, onServer } from './destination.ts'
 import { type DiskNeed, diskNeedOf } from './disk-need.ts'
 import { contentsOf } from './empty-database.ts'
+import { inDatabase } from './in-database.ts'
 import type { RestorePlan } from './plan.ts'
 import { planRoles, type RoleOptions, type RolePlan, rolesNamed } from './role-plan.ts'
 import { loadStatements } from './schema.ts'
@@ -49,14 +49,8 @@ export async function lookAtTarget(
   }
 }
 
-async function readContents({ conninfo, database }: Destination): Promise<string | undefined> {
-  const client = await connect(conninfo, { database, application: 'walback restore' })
-  try {
-    return await contentsOf(client, database)
-  } finally {
-    await client.end().catch(() => undefined)
-  }
-}
+const readContents = ({ conninfo, database }: Destination): Promise<string | undefined> =>
+  inDatabase(conninfo, database, (client) => contentsOf(client, database))
 
 function extensionMade({ kind, node }: Statement): string[] {
   if (kind !== 'CreateExtensionStmt') return []

@@ -2,8 +2,19 @@ import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
-import { type Folder, finished, folder, here, type Ran, type RunOptions, sql, start, succeed } from './walback.ts'
+import type { EmbeddedServer } from '../../src/postgres/embedded.ts'
+import {
+  type Folder,
+  finished,
+  here,
+  openApp,
+  type Ran,
+  type RunOptions,
+  sql,
+  start,
+  succeed,
+  xidOfDelete,
+} from './walback.ts'
 
 let server: EmbeddedServer
 let place: Folder
@@ -35,11 +46,7 @@ const lastLine = ({ stdout }: Ran): Record<string, unknown> =>
   JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as Record<string, unknown>
 
 beforeAll(async () => {
-  server = await startEmbedded()
-  place = await folder()
-  options = { cwd: place.path }
-  await sql(server.url(), 'CREATE DATABASE app')
-  app = server.url('app')
+  ;({ server, place, app, options } = await openApp())
   await sql(
     app,
     'CREATE TABLE orders (id int PRIMARY KEY, note text)',
@@ -49,8 +56,7 @@ beforeAll(async () => {
   await done('backup', '--full')
   await sql(app, 'DELETE FROM orders')
   await done('backup', '--incremental')
-  const log = JSON.parse((await done('log', '--op', 'delete', '--json')).stdout) as { transactions: { xid: string }[] }
-  xid = log.transactions[0]?.xid ?? ''
+  xid = await xidOfDelete(options)
 })
 afterAll(async () => {
   await server?.[Symbol.asyncDispose]()

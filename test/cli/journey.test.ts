@@ -2,8 +2,19 @@ import { once } from 'node:events'
 import { chmod, mkdir, readdir, readFile, stat, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
-import { type Folder, finished, folder, here, type RunOptions, sql, start, stateOf, succeed } from './walback.ts'
+import type { EmbeddedServer } from '../../src/postgres/embedded.ts'
+import {
+  type Folder,
+  finished,
+  folder,
+  here,
+  openApp,
+  type RunOptions,
+  sql,
+  start,
+  stateOf,
+  succeed,
+} from './walback.ts'
 
 /** What changes from run to run, by kind, so that the rest can be compared as it stands. */
 const steady = (text: string): string =>
@@ -23,11 +34,7 @@ let app: string
 let options: RunOptions
 
 beforeAll(async () => {
-  server = await startEmbedded()
-  place = await folder()
-  options = { cwd: place.path }
-  await sql(server.url(), 'CREATE DATABASE app')
-  app = server.url('app')
+  ;({ server, place, app, options } = await openApp())
   await sql(
     app,
     'CREATE TABLE orders (id int PRIMARY KEY, note text)',

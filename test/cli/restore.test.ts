@@ -3,8 +3,19 @@ import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { waitFor } from '../../src/base/abort.ts'
-import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
-import { type Folder, finished, folder, here, type Ran, type RunOptions, sql, start, succeed } from './walback.ts'
+import type { EmbeddedServer } from '../../src/postgres/embedded.ts'
+import {
+  type Folder,
+  finished,
+  here,
+  openApp,
+  type Ran,
+  type RunOptions,
+  sql,
+  start,
+  succeed,
+  xidOfDelete,
+} from './walback.ts'
 
 let server: EmbeddedServer
 let place: Folder
@@ -18,11 +29,7 @@ const one = async (database: string, query: string): Promise<unknown> =>
   Object.values((await sql(server.url(database), query))[0] ?? {})[0]
 
 beforeAll(async () => {
-  server = await startEmbedded()
-  place = await folder()
-  options = { cwd: place.path }
-  await sql(server.url(), 'CREATE DATABASE app')
-  app = server.url('app')
+  ;({ server, place, app, options } = await openApp())
   await sql(
     app,
     'CREATE TABLE customers (id int PRIMARY KEY, name text)',
@@ -39,8 +46,7 @@ beforeAll(async () => {
     `INSERT INTO customers VALUES (11, 'late')`,
   )
   await done('backup', '--incremental')
-  const log = JSON.parse((await done('log', '--op', 'delete', '--json')).stdout) as { transactions: { xid: string }[] }
-  xid = log.transactions[0]?.xid ?? ''
+  xid = await xidOfDelete(options)
 })
 afterAll(async () => {
   await server?.[Symbol.asyncDispose]()

@@ -6,6 +6,7 @@ import { PassThrough } from 'node:stream'
 import pg from 'pg'
 import type { World } from '../../cli/context.ts'
 import { run } from '../../cli/run.ts'
+import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
 import { compiled } from '../support/compiled.ts'
 
 export interface Ran {
@@ -86,6 +87,20 @@ export interface Folder extends AsyncDisposable {
 export async function folder(): Promise<Folder> {
   const made = await mkdtemp(path.join(tmpdir(), 'walback-cli-'))
   return { path: made, [Symbol.asyncDispose]: () => rm(made, { recursive: true, force: true }) }
+}
+
+/** A server with an empty database `app`, and a folder to give commands in. */
+export async function openApp(): Promise<{ server: EmbeddedServer; place: Folder; app: string; options: RunOptions }> {
+  const server = await startEmbedded()
+  const place = await folder()
+  await sql(server.url(), 'CREATE DATABASE app')
+  return { server, place, app: server.url('app'), options: { cwd: place.path } }
+}
+
+/** The number of the newest transaction that deleted rows, as `log` tells it. */
+export async function xidOfDelete(options: RunOptions): Promise<string> {
+  const { stdout } = await succeed(['log', '--op', 'delete', '--json'], options, here)
+  return (JSON.parse(stdout) as { transactions: { xid: string }[] }).transactions[0]?.xid ?? ''
 }
 
 /** Everything that a command could have changed: what a server has beside rows, and the files below a folder. */
