@@ -94,7 +94,7 @@ export class Compactor {
     const { repository, source } = this.options
     const { signal } = this.schedule
     const timeline = await requireTimeline(repository, source)
-    return (await readBaseHeads(repository, source, signal)).findLast((base) => base.timeline === timeline.id)
+    return (await readBaseHeads(repository, source, { signal })).findLast((base) => base.timeline === timeline.id)
   }
 
   private async due_ms(last: BaseHead | undefined): Promise<number> {

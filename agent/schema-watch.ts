@@ -124,7 +124,7 @@ export class SchemaWatch {
     const { repository, source } = this.options
     const { signal } = this.stop
     const timeline = await requireTimeline(repository, source)
-    const bases = await readBaseHeads(repository, source, signal)
+    const bases = await readBaseHeads(repository, source, { signal })
     this.base = bases.findLast((base) => base.timeline === timeline.id)
     this.changes = new UnseenChanges(this.base ? [this.base] : [])
     this.end = undefined

@@ -8,6 +8,7 @@ import {
   finding,
   findTarget,
   formatLsn,
+  kindOf,
   type Lsn,
   messageOf,
   openStorage,
@@ -79,7 +80,8 @@ export async function lookAtCopies(context: Context, repository: Repository, sou
     .filter(({ storage }) => storage.url !== repository.storage.url)
   if (others.length === 0) return []
   const { signal } = context
-  const [end, bases] = [await endOf(repository, source, signal), await readBaseHeads(repository, source, signal)]
+  const end = await endOf(repository, source, signal)
+  const bases = await readBaseHeads(repository, source, { of: 'any', signal })
   return await Promise.all(
     others.map(async ({ storage, isRequired }): Promise<CopyState> => {
       const unknown = { end: undefined, behind_bytes: undefined, bases: undefined, why: undefined }
@@ -105,12 +107,12 @@ async function copiedBases(
   source: string,
   { bases, timeline, signal }: { bases: readonly BaseHead[]; timeline: string | undefined; signal: AbortSignal },
 ): Promise<CopiedBases> {
-  const held = await readBaseHeads(copy, source, signal)
+  const held = await readBaseHeads(copy, source, { of: 'any', signal })
   const [ids, removed] = [new Set(held.map(({ id }) => id)), await basesRemoved(copy, source, signal)]
   return {
     count: held.length,
     missing: bases.map(({ id }) => id).filter((id) => !ids.has(id) && !removed.has(id)),
-    opensCurrent: held.some((base) => base.timeline === timeline),
+    opensCurrent: held.some((base) => base.timeline === timeline && kindOf(base) === 'full'),
   }
 }
 

@@ -13,7 +13,8 @@ import {
   type UncertainSpan,
   unseenInWords,
 } from '../src/index.ts'
-import { bytes, count, duration, table } from './format.ts'
+import { bytes, count, duration, printable, table } from './format.ts'
+import { flagsOf } from './selection.ts'
 
 /** `2026-11-09T02:00:11Z`: to the second for orientation. The exact time is in `--json`, `list` and `log`. */
 export const brief = (time: Point['time']): string => `${formatTime(time).slice(0, 19).replace('T', ' ')}Z`
@@ -92,7 +93,9 @@ export const baseJson = (base: BaseManifest): Record<string, unknown> => ({
   time: formatTime(baseTime(base)),
   server_version: base.serverVersion,
   walback_version: base.walbackVersion,
+  selection: base.selection === undefined ? null : flagsOf(base.selection),
   tables: base.tables.length,
+  left_out: base.leftOut?.length ?? 0,
   rows: base.tables.reduce((sum, { rows }) => sum + rows, 0),
   raw_bytes: base.raw_bytes,
   stored_bytes: base.stored_bytes,
@@ -130,20 +133,29 @@ export const segmentsJson = ({ segments }: Holdings): Record<string, unknown> =>
   transactions: segments.transactions,
 })
 
+/** `9`, or `2 of 9` where a selection left others out. */
+const tablesOf = ({ tables, leftOut = [] }: BaseManifest): string =>
+  `${count(tables.length)}${leftOut.length > 0 ? ` of ${count(tables.length + leftOut.length)}` : ''}`
+
 export function baseTable(bases: readonly BaseManifest[]): string {
   const head = ['BASE', 'STARTED (UTC)', 'DURATION', 'TABLES', 'ROWS', 'SIZE', 'STORED', 'SNAPSHOT', 'TIMELINE']
+  const isOfSome = bases.some(({ selection }) => selection !== undefined)
   const isMixed = bases.some(({ compacted }) => compacted !== undefined)
   const rows = bases.map((base) => [
     base.id,
     `${base.started.slice(0, 19).replace('T', ' ')}Z`,
     duration(duration_ms(base)),
-    count(base.tables.length),
+    tablesOf(base),
     count(base.tables.reduce((sum, one) => sum + one.rows, 0)),
     bytes(base.raw_bytes),
     bytes(base.stored_bytes),
     base.lsn,
     base.timeline,
     ...(isMixed ? [base.compacted?.from ?? 'the source'] : []),
+    ...(isOfSome ? [base.selection === undefined ? '' : printable(flagsOf(base.selection))] : []),
   ])
-  return table([[...head, ...(isMixed ? ['MADE FROM'] : [])], ...rows], [2, 3, 4, 5, 6])
+  return table(
+    [[...head, ...(isMixed ? ['MADE FROM'] : []), ...(isOfSome ? ['SELECTED BY'] : [])], ...rows],
+    [2, 3, 4, 5, 6],
+  )
 }

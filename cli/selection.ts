@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { everything, isEverything, type RestorePlan, type Selection, WalbackError } from '../src/index.ts'
-import { printable } from './format.ts'
+import { printable, shellWord } from './format.ts'
 
 /** What a command line says about which tables are meant. */
 export interface SelectionFlags {
@@ -37,6 +37,19 @@ export function selectionOf(flags: SelectionFlags): Selection {
   }
 }
 
+/** A selection as it is given. */
+export function flagsOf({ tables, schemas, excludeTables, excludeSchemas, rows }: Selection): string {
+  const flags = (flag: string, patterns: readonly string[]): string[] =>
+    patterns.map((pattern) => `--${flag} ${shellWord(pattern)}`)
+  return [
+    ...flags('table', tables),
+    ...flags('schema', schemas),
+    ...flags('exclude-table', excludeTables),
+    ...flags('exclude-schema', excludeSchemas),
+    ...(rows ? [] : ['--schema-only']),
+  ].join(' ')
+}
+
 const shown = 12
 
 /** The lines of a plan about what was selected; none where that is everything. */
@@ -48,7 +61,7 @@ export function selectionInWords({ base, selected }: RestorePlan): string[] {
     .map(({ schema, name }) => printable(`${schema}.${name}`))
   const more = names.length > shown ? ` and ${names.length - shown} more` : ''
   return [
-    `${names.length} of ${base.tables.length} tables: ${names.slice(0, shown).join(', ')}${more}${selection.rows ? '' : ', without rows'}`,
+    `${names.length} of ${base.tables.length + (base.leftOut?.length ?? 0)} tables: ${names.slice(0, shown).join(', ')}${more}${selection.rows ? '' : ', without rows'}`,
     ...(readsAll === undefined ? [] : [`all rows are read, and those of other tables dropped: ${readsAll}`]),
   ]
 }

@@ -1,6 +1,7 @@
 /** walback's public face: what the command line, the agent and programs of others may use. */
 
-export { type BaseBackupOptions, type BaseProgress, takeBase } from './backup/base-backup.ts'
+export { takeBase } from './backup/base-backup.ts'
+export type { BaseBackupOptions, BaseProgress } from './backup/base-options.ts'
 export { sleep, throwIfAborted } from './base/abort.ts'
 export { codeOf, type ErrorCode, exitStatus, messageOf, WalbackError } from './base/errors.ts'
 export { nearest } from './base/nearest.ts'
@@ -110,7 +111,14 @@ export type { FullTable, Trace } from './postgres/traces-sql.ts'
 export { type EncryptionSettings, readAccess, withFilesFrom } from './repository/access.ts'
 export { type Audited, recorded } from './repository/audit.ts'
 export { type AuditBreak, type AuditedAction, type AuditTrail, readAudit } from './repository/audit-record.ts'
-export { type BaseHead, type BaseManifest, type BaseTable, readBaseHeads, readManifests } from './repository/base.ts'
+export {
+  type BaseHead,
+  type BaseManifest,
+  type BaseTable,
+  kindOf,
+  readBaseHeads,
+  readManifests,
+} from './repository/base.ts'
 export {
   type Credential,
   type KeyAccess,
@@ -151,10 +159,10 @@ export {
 export { type MergeMode, mergeModes } from './restore/live-table.ts'
 export { type Pace, PaceMeter } from './restore/pace.ts'
 export { planRestore, type RestorePlan } from './restore/plan.ts'
+export { planSelected } from './restore/plan-selected.ts'
 export type { RestoreProgress } from './restore/progress.ts'
 export { type RestoreOptions, type RestoreReport, restore } from './restore/restore.ts'
 export type { RoleOptions, RolePlan } from './restore/role-plan.ts'
-export { selectTables } from './restore/selected.ts'
 export type { TargetFinding } from './restore/target-check.ts'
 export { type LookOptions, lookAtTarget, type TargetLook } from './restore/target-look.ts'
 export { pruneAudited, removesNothing } from './retention/audited.ts'

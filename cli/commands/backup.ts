@@ -5,6 +5,8 @@ import {
   exitStatus,
   formatLsn,
   formatTime,
+  isEverything,
+  kindOf,
   messageOf,
   micros,
   type PublishedTables,
@@ -24,8 +26,9 @@ import { bytes, count, duration, plural, printable } from '../format.ts'
 import { point } from '../holdings.ts'
 import { parseJobs, parseRate, parseSpan } from '../options.ts'
 import { Progress } from '../progress.ts'
+import { addSelectionFlags, flagsOf, type SelectionFlags, selectionOf } from '../selection.ts'
 
-interface Options {
+interface Options extends SelectionFlags {
   readonly full?: boolean
   readonly incremental?: boolean
   readonly jobs: number
@@ -35,7 +38,7 @@ interface Options {
 }
 
 export const addBackup: AddCommand = (program, bind) => {
-  program
+  const command = program
     .command('backup')
     .description('take a base backup (--full), or capture everything up to now and end (--incremental)')
     .option('--full', 'a base backup: schema, rows, sequences, large objects')
@@ -52,7 +55,7 @@ export const addBackup: AddCommand = (program, bind) => {
       'give way when another session has waited so long for a table that is being read (default: 1s)',
       parseSpan,
     )
-    .action(bind<Options>(backup))
+  addSelectionFlags(command).action(bind<Options>(backup))
 }
 
 async function backup(context: Context, options: Options): Promise<number> {
@@ -65,6 +68,12 @@ async function backup(context: Context, options: Options): Promise<number> {
       },
     )
   }
+  const selection = selectionOf(options)
+  if (options.incremental && !isEverything(selection)) {
+    throw new WalbackError('usage', '--incremental captures what every table has had', {
+      hint: 'give what is selected with --full; the stream is of all tables',
+    })
+  }
   const warnings = await (options.full ? full(context, options) : incremental(context))
   return warnings > 0 ? exitStatus.warnings : 0
 }
@@ -75,8 +84,10 @@ async function captureOptions(context: Context, repository: Repository): Promise
 }
 
 /** Gives how many warnings there were, as the other one does. */
-async function full(context: Context, { jobs, maxRate, maxSnapshotAge, yieldAfter }: Options): Promise<number> {
+async function full(context: Context, options: Options): Promise<number> {
+  const { jobs, maxRate, maxSnapshotAge, yieldAfter } = options
   const { out, signal } = context
+  const selection = selectionOf(options)
   const started = performance.now()
   const conninfo = await context.requireConninfo()
   const { repository, source } = await context.openSource()
@@ -86,6 +97,7 @@ async function full(context: Context, { jobs, maxRate, maxSnapshotAge, yieldAfte
   const { backup: settings } = await context.settings()
   const base = await takeBase(conninfo, repository, timeline, {
     jobs,
+    selection: isEverything(selection) ? undefined : selection,
     lockTimeout_ms,
     maxRate: maxRate ?? settings.maxRate,
     maxSnapshotAge_ms: maxSnapshotAge ?? settings.maxSnapshotAge_ms,
@@ -119,18 +131,26 @@ async function full(context: Context, { jobs, maxRate, maxSnapshotAge, yieldAfte
     )
   }
   const duration_ms = Math.round(performance.now() - started)
+  const some =
+    base.selection === undefined ? '' : `of ${base.tables} of ${plural(base.tables + base.leftOut, 'table')}  `
   out.result(
-    `backup ${base.id}  ${bytes(base.raw_bytes)} -> ${bytes(base.stored_bytes)} in ${duration(duration_ms)}, snapshot at ${base.lsn}`,
+    `backup ${base.id}  ${some}${bytes(base.raw_bytes)} -> ${bytes(base.stored_bytes)} in ${duration(duration_ms)}, snapshot at ${base.lsn}`,
   )
+  if (base.selection !== undefined)
+    out.say(
+      `it is for restores of what it has (${flagsOf(base.selection)}), and makes nothing else restorable: that takes a base of all tables`,
+    )
   out.document({
-    kind: 'full',
+    kind: kindOf(base),
     id: base.id,
     source,
     repository: repository.storage.url,
     timeline: base.timeline,
     lsn: base.lsn,
     time: formatTime(micros(BigInt(base.time))),
+    selection: base.selection === undefined ? null : flagsOf(base.selection),
     tables: base.tables,
+    left_out: base.leftOut,
     rows: base.rows,
     raw_bytes: base.raw_bytes,
     stored_bytes: base.stored_bytes,

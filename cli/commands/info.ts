@@ -17,6 +17,7 @@ import type { Context } from '../context.ts'
 import { bytes, count, duration, plural, printable, table } from '../format.ts'
 import { baseJson, baseTime, coverageJson, duration_ms, leaseJson, pinJson, windowLines } from '../holdings.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
+import { flagsOf } from '../selection.ts'
 import { encryptionInWords, encryptionJson } from './key.ts'
 
 export const addInfo: AddCommand = (program, bind) => {
@@ -31,7 +32,8 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
   const { out, signal } = context
   const opened = await readFirst(context, ({ repository, source }) => readHoldings(repository, source, signal))
   const { repository, source, passedOver, value: holdings } = opened
-  const base = choose(holdings.bases, id)
+  const all = [...holdings.partialBases, ...holdings.bases]
+  const base = choose(all, id)
   const [pins, leases] = [await readPins(repository, source, signal), await readLeases(repository, source, signal)]
   out.data(`${windowLines(holdings).join('\n')}\n`)
   out.data(table(repositoryRows(holdings, pins, leases)))
@@ -49,7 +51,7 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
     encryption: encryptionJson(repository.key),
     ...coverageJson(holdings),
     stored_bytes: {
-      bases: holdings.bases.reduce((sum, one) => sum + one.stored_bytes, 0),
+      bases: all.reduce((sum, one) => sum + one.stored_bytes, 0),
       segments: holdings.segments.stored_bytes,
     },
     pins: pins.map(pinJson),
@@ -74,8 +76,12 @@ async function info(context: Context, _: unknown, [id = 'latest']: readonly stri
 }
 
 /** What lies in the repository besides this base, and who holds some of it. */
-function repositoryRows(holdings: Holdings, pins: readonly Pin[], leases: readonly LeaseRecord[]): string[][] {
-  const { bases, segments } = holdings
+function repositoryRows(
+  { bases: full, partialBases, segments }: Holdings,
+  pins: readonly Pin[],
+  leases: readonly LeaseRecord[],
+): string[][] {
+  const bases = [...full, ...partialBases]
   const [raw, stored] = [sum(bases.map((one) => one.raw_bytes)), sum(bases.map((one) => one.stored_bytes))]
   return [
     ['bases', `${plural(bases.length, 'base')}, ${bytes(raw)} of rows, ${bytes(stored)} stored${ratio(raw, stored)}`],
@@ -131,6 +137,14 @@ function describe(base: BaseManifest, key: RepositoryKey | undefined): string {
       'holds',
       `${plural(base.tables.length, 'table')}, ${plural(base.sequences.length, 'sequence')}, ${plural(base.largeObjects.objects.length, 'large object')}`,
     ],
+    ...(base.selection === undefined
+      ? []
+      : [
+          [
+            'selected by',
+            `${printable(flagsOf(base.selection))}; ${plural(base.leftOut?.length ?? 0, 'table')} left out`,
+          ],
+        ]),
     ['schema by', base.schema.tool],
     ['encryption', encryptionInWords(key)],
     ['timeline', base.timeline],

@@ -16,13 +16,14 @@ async function list(context: Context): Promise<undefined> {
   const { out, signal } = context
   const opened = await readFirst(context, ({ repository, source }) => readHoldings(repository, source, signal))
   const { repository, source, passedOver, value: holdings } = opened
-  const { bases, marks, segments, timelines } = holdings
+  const { bases, partialBases, marks, segments, timelines } = holdings
   out.data(
     `${out.paintData(source, 'bold')}  ${repository.storage.url}\n${windowLines(holdings)
       .map((line) => `  ${line}`)
       .join('\n')}`,
   )
   out.data(`\n${bases.length === 0 ? 'no base backups' : baseTable(bases)}`)
+  if (partialBases.length > 0) out.data(`\nof some tables, for restores of these:\n${baseTable(partialBases)}`)
   if (marks.length > 0) {
     const rows = marks.map((mark) => [printable(mark.name), formatTime(mark.time), formatLsn(mark.lsn)])
     out.data(`\n${table([['MARK', 'COMMITTED (UTC)', 'LSN'], ...rows])}`)
@@ -37,6 +38,7 @@ async function list(context: Context): Promise<undefined> {
     sources: await repository.sources(signal),
     ...coverageJson(holdings),
     bases: bases.map(baseJson),
+    partial_bases: partialBases.map(baseJson),
     marks: marks.map(markJson),
     segments: segmentsJson(holdings),
     timelines: timelines.map(({ id, created, start, slot, parent }) => ({

@@ -64,7 +64,8 @@ async function log(context: Context, options: Options): Promise<undefined> {
     passedOver,
     value: found,
   } = await readFirst(context, async (opened) => {
-    const bases = selection.tables === undefined ? [] : await readManifests(opened.repository, opened.source, signal)
+    const bases =
+      selection.tables === undefined ? [] : await readManifests(opened.repository, opened.source, { signal })
     return await readLog(opened.repository, opened.source, selection, { bases, signal })
   })
   const { transactions, matched, totals } = found

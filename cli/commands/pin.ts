@@ -101,7 +101,7 @@ async function pointOfBase(
   source: string,
   id: string,
 ): Promise<Omit<Point, 'note'>> {
-  const bases = await readBaseHeads(repository, source, signal)
+  const bases = await readBaseHeads(repository, source, { of: 'any', signal })
   const base = bases.find((one) => one.id === id)
   if (base === undefined) {
     const meant = nearest(

@@ -23,6 +23,7 @@ import { requiredStores } from '../copies.ts'
 import { bytes, duration, plural, printable, table } from '../format.ts'
 import { baseTime, brief, point } from '../holdings.ts'
 import { parseBases, parseSpan } from '../options.ts'
+import { flagsOf } from '../selection.ts'
 
 interface Options {
   readonly window?: number
@@ -117,7 +118,9 @@ function inWords({ out }: Context, plan: PrunePlan, repository: Repository): str
     base.id,
     brief(baseTime(base)),
     bytes(stored_bytes),
-    printable(reasons.join(', ')),
+    printable(
+      `${reasons.join(', ')}${base.selection === undefined ? '' : `; of some tables (${flagsOf(base.selection)})`}`,
+    ),
   ])
   const unfinished = plan.unfinished.map(({ begun, isKept, reason }) => [
     isKept ? 'keep' : 'remove',
@@ -186,6 +189,7 @@ function planJson(plan: PrunePlan, repository: Repository): Record<string, unkno
       id: base.id,
       time: formatTime(baseTime(base)),
       timeline: base.timeline,
+      selection: base.selection === undefined ? null : flagsOf(base.selection),
       keep: isKept,
       reasons,
       stored_bytes,

@@ -6,11 +6,10 @@ import {
   type InterruptedRestore,
   interruptedRestores,
   pauseRestore,
-  planRestore,
+  planSelected,
   type RestorePlan,
   readRequest,
   resolveConninfo,
-  selectTables,
   WalbackError,
 } from '../../src/index.ts'
 import type { AddCommand } from '../command.ts'
@@ -58,8 +57,10 @@ async function resume(context: Context, flags: Flags): Promise<number> {
   const noted = notedPlan(request.data.plan)
   const { base } = request.data
   const { repository, value: plan } = await readFirst(context, async (opened) => {
-    const whole = await planRestore(opened.repository, opened.source, noted.target, { base, signal })
-    const selected = await selectTables(opened.repository, whole, selectionOf(noted.flags), { signal })
+    const selected = await planSelected(opened.repository, opened.source, noted.target, selectionOf(noted.flags), {
+      base,
+      signal,
+    })
     noted.check(opened.source, selected)
     return selected
   })

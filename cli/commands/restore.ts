@@ -2,14 +2,14 @@ import {
   describeConninfo,
   formatLsn,
   formatTime,
+  kindOf,
   type LiveUse,
   type Micros,
   mergeModes,
   micros,
-  planRestore,
+  planSelected,
   type RestorePlan,
   resolveConninfo,
-  selectTables,
   type TransactionEntry,
   WalbackError,
 } from '../../src/index.ts'
@@ -86,8 +86,7 @@ async function restore(context: Context, given: Options): Promise<number | undef
     passedOver,
     value: plan,
   } = await readFirst(context, async (opened) => {
-    const whole = await planRestore(opened.repository, opened.source, target, { signal })
-    const selected = await selectTables(opened.repository, whole, selection, { signal })
+    const selected = await planSelected(opened.repository, opened.source, target, selection, { signal })
     reviewed?.check(opened.source, selected)
     return selected
   })
@@ -276,7 +275,7 @@ function planInWords(
   const { base, lastKept } = plan
   const missing = isLive ? plan.unseen : plan.notRestored
   const lines = [
-    `from       base ${base.id} (${bytes(plan.bytes.base)}) + ${plural(segmentsOf(plan), 'segment')} (${bytes(plan.bytes.segments)}), replaying ${plural(plan.transactions, 'transaction')}`,
+    `from       base ${base.id}${kindOf(base) === 'partial' ? ' of some tables' : ''} (${bytes(plan.bytes.base)}) + ${plural(segmentsOf(plan), 'segment')} (${bytes(plan.bytes.segments)}), replaying ${plural(plan.transactions, 'transaction')}`,
     `to         ${targetInWords(context, plan)}`,
     `last kept  ${entryInWords(context, lastKept) ?? 'the state of the base itself'}`,
     `left out   ${leftOutInWords(context, plan)}`,

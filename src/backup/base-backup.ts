@@ -4,7 +4,7 @@ import { sleep } from '../base/abort.ts'
 import { WalbackError } from '../base/errors.ts'
 import { Throttle } from '../base/throttle.ts'
 import { version as walbackVersion } from '../base/version.ts'
-import type { QualifiedName } from '../model/catalog.ts'
+import type { QualifiedName, Table } from '../model/catalog.ts'
 import { formatLsn } from '../model/lsn.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
 import { connect } from '../postgres/connect.ts'
@@ -12,7 +12,6 @@ import type { Conninfo } from '../postgres/conninfo.ts'
 import { noTimeoutsSql, rowSettings } from '../postgres/row-session.ts'
 import { readSourceFacts, type SourceFacts } from '../postgres/source.ts'
 import {
-  type BaseHead,
   type BaseManifest,
   type BaseTable,
   headOf,
@@ -23,6 +22,8 @@ import {
 import { removeObjects, type StoredTable } from '../repository/base-progress.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { Timeline } from '../repository/timeline.ts'
+import type { BaseBackupOptions, TakenBase } from './base-options.ts'
+import { defaultLimits } from './base-options.ts'
 import { BaseRecord } from './base-record.ts'
 import { BaseStore } from './base-store.ts'
 import { storeLargeObjects } from './large-objects.ts'
@@ -32,54 +33,6 @@ import { readSchema, type Schema } from './schema.ts'
 import { type HeldSnapshot, takeSnapshot } from './snapshot.ts'
 import { TableCopier } from './table-copier.ts'
 import { type ClaimedBase, claimBase, removeDead } from './unfinished.ts'
-
-export interface BaseBackupOptions {
-  /** Connections that copy rows side by side. */
-  readonly jobs: number
-  readonly lockTimeout_ms: number
-  /** How old a snapshot may be for another table to be begun under it; `defaultLimits` says what if not given. */
-  readonly maxSnapshotAge_ms?: number | undefined
-  /** How long others may wait for a lock that a copy holds before the copy is given up, to be done again. */
-  readonly yieldAfter_ms?: number | undefined
-  /** Bytes of rows a second, over all connections; no limit if not given. */
-  readonly maxRate?: number | undefined
-  /** Publishes tables before the snapshot; says, as that sees it, whether all is done, or it has to be done again. */
-  readonly preparation?: {
-    readonly run: () => Promise<void>
-    readonly check: (
-      leader: pg.Client,
-    ) => Promise<{ readonly isDone: boolean; readonly unpublished: readonly QualifiedName[] }>
-  }
-  readonly onProgress?: (progress: BaseProgress) => void
-  readonly signal?: AbortSignal | undefined
-}
-
-/** What there is to say of a base without the list of its tables. */
-export interface TakenBase extends BaseHead {
-  /** How many there are, and how many rows they have together. */
-  readonly tables: number
-  readonly rows: number
-}
-
-export type BaseProgress =
-  /** An interrupted base is carried on, of which so many tables are stored. */
-  | { readonly phase: 'resuming'; readonly base: string; readonly tables: number; readonly raw_bytes: number }
-  | { readonly phase: 'waiting'; readonly transactions: number }
-  | {
-      readonly phase: 'rows'
-      readonly tables: number
-      /** Of those, how many are stored. */
-      readonly stored: number
-      readonly raw_bytes: number
-      readonly rows: number
-    }
-
-/**
- * A snapshot holds back vacuum in the whole cluster for as long as it is held, a little more with every minute; a new
- * one costs a look at the catalogs, a dump of the schema, and, in a restore, the replay of a stretch of the stream. In
- * a quarter of an hour a busy table gathers some percent of dead rows, and the catalogs are read four times an hour.
- */
-export const defaultLimits = { maxSnapshotAge_ms: 900_000, yieldAfter_ms: 1000 } as const
 
 /**
  * Takes a base backup, objects first and the manifest last. It neither waits for long transactions nor reads any
@@ -109,7 +62,7 @@ export async function takeBase(
     await leader.query(`SET lock_timeout = ${options.lockTimeout_ms}`)
     const facts = await readSourceFacts(leader)
     await refuseUnfit(leader, repository, timeline, facts)
-    const claimed = await claimBase(leader, repository, timeline, signal)
+    const claimed = await claimBase(leader, repository, timeline, options)
     looker = await openSession()
     const workers = { ...conninfo, applicationName: `${application} ${run}` }
     await using watch = await LockWatch.open(
@@ -227,6 +180,7 @@ class BaseBackup {
     const held = await takeSnapshot(leader, {
       slotSnapshot: parseSnapshot(timeline.snapshot),
       publications: timeline.publications,
+      selection: options.selection,
       onWait: (transactions) => options.onProgress?.({ phase: 'waiting', transactions }),
       signal: options.signal,
     })
@@ -281,14 +235,16 @@ class BaseBackup {
 
   private async complete({ held, schema, catalogs, unpublished }: Ended): Promise<Completed> {
     const { conninfo, leader, store, timeline, claimed, facts, options } = this.parts
-    const largeObjects = await storeLargeObjects(conninfo, leader, held, store, {
-      before: () => this.record.flush(),
-      signal: options.signal,
-    })
+    const { selection, signal } = options
+    // They belong to no table, so a selection does not mean them.
+    const largeObjects =
+      selection === undefined
+        ? await storeLargeObjects(conninfo, leader, held, store, { before: () => this.record.flush(), signal })
+        : noLargeObjects
     const tables = held.tables.map((table) => this.tableOf(held, table))
     const manifest: BaseManifest = {
       walback: 'base',
-      format: 1,
+      format: selection === undefined ? 1 : 2,
       id: claimed.id,
       source: timeline.source,
       timeline: timeline.id,
@@ -303,6 +259,7 @@ class BaseBackup {
       schema,
       ...catalogs,
       tables,
+      ...(selection === undefined ? {} : { selection, leftOut: held.leftOut.map(nameOf) }),
       largeObjects,
       ...(unpublished.length > 0 ? { unpublished: [...unpublished] } : {}),
       raw_bytes: held.tables.reduce((sum, { oid }) => sum + (this.done.get(oid)?.raw_bytes ?? 0), 0),
@@ -312,7 +269,10 @@ class BaseBackup {
     await leader.query('COMMIT')
     if (!(await writeManifest(store.repository, manifest))) throw takenOver(claimed.id)
     const rows = tables.reduce((sum, table) => sum + table.rows, 0)
-    return { base: { ...headOf(manifest), tables: tables.length, rows }, objects: objectsOf(manifest) }
+    return {
+      base: { ...headOf(manifest), tables: tables.length, rows, leftOut: held.leftOut.length },
+      objects: objectsOf(manifest),
+    }
   }
 
   private tableOf(held: HeldSnapshot, table: HeldSnapshot['tables'][number]): BaseTable {
@@ -359,7 +319,11 @@ function endOf(client: pg.Client): () => boolean {
   return () => isGone
 }
 
-const beginningOf = ({ timeline, claimed }: Parts) =>
+const noLargeObjects: BaseManifest['largeObjects'] = { objects: [], data: [] }
+
+const nameOf = ({ oid, schema, name }: Table) => ({ oid, schema, name })
+
+const beginningOf = ({ timeline, claimed, options: { selection } }: Parts) =>
   ({
     walback: 'base begun',
     format: 1,
@@ -368,6 +332,7 @@ const beginningOf = ({ timeline, claimed }: Parts) =>
     systemIdentifier: timeline.systemIdentifier,
     database: timeline.database.oid,
     started: claimed.started.toISOString(),
+    ...(selection === undefined ? {} : { selection }),
   }) as const
 
 const fruitlessRounds = 12

@@ -3,10 +3,12 @@ import { sleep } from '../base/abort.ts'
 import { codeOf, WalbackError } from '../base/errors.ts'
 import type { Table } from '../model/catalog.ts'
 import { type Lsn, parseLsn } from '../model/lsn.ts'
+import type { Selection } from '../model/selection.ts'
 import { parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import { type Micros, micros } from '../model/time.ts'
 import { readTables } from '../postgres/catalog.ts'
 import { readTableLooks, type TableLook } from '../postgres/table-looks.ts'
+import { selectFrom } from './select-tables.ts'
 
 /** A snapshot that workers may share, held open by the session that took it. */
 export interface HeldSnapshot {
@@ -19,8 +21,10 @@ export interface HeldSnapshot {
   readonly time: Micros
   /** When it was taken (monotonic, ms). */
   readonly taken_ms: number
-  /** The tables it sees. None is locked: whoever reads one has to look at it again once it is. */
+  /** The tables it sees whose rows are meant. None is locked: whoever reads one has to look at it again once it is. */
   readonly tables: readonly Table[]
+  /** And the others. */
+  readonly leftOut: readonly Table[]
   readonly looks: ReadonlyMap<number, TableLook>
 }
 
@@ -28,6 +32,8 @@ export interface SnapshotOptions {
   /** The snapshot taken just after the slot was made. */
   readonly slotSnapshot: Snapshot
   readonly publications: readonly string[]
+  /** Whose rows are meant; of all tables, if not given. */
+  readonly selection?: Selection | undefined
   readonly onWait?: (transactions: number) => void
   readonly signal?: AbortSignal | undefined
 }
@@ -80,7 +86,7 @@ async function tryOnce(client: pg.Client, options: SnapshotOptions): Promise<Hel
     lsn: parseLsn(row.lsn),
     time: micros(BigInt(row.time)),
     taken_ms,
-    tables: await readTables(client),
+    ...(await selectFrom(client, await readTables(client), options.selection)),
     looks: await readTableLooks(client, options.publications),
   }
 }

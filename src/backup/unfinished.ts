@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto'
+import { isDeepStrictEqual } from 'node:util'
 import type pg from 'pg'
 import { assert } from '../base/assert.ts'
+import type { Selection } from '../model/selection.ts'
 import { abandonBase, objectsOf, readBaseHeads, readManifest } from '../repository/base.ts'
 import {
   type BegunBase,
@@ -32,16 +34,17 @@ export interface ClaimedBase {
  * A base that is made off the source has no session there: its maker holds a lease instead, and nobody carries it on.
  *
  * An interrupted base is of use if its timeline is the current one, so that the stream reaches from its snapshots to
- * now, and if no base was completed since: retention keeps the stream for those that are.
+ * now, and if no base was completed since: retention keeps the stream for those that are. One of other tables is left to
+ * whoever wants these.
  */
 export async function claimBase(
   leader: pg.Client,
   repository: Repository,
   timeline: Timeline,
-  signal: AbortSignal | undefined,
+  { selection, signal }: { readonly selection?: Selection | undefined; readonly signal?: AbortSignal | undefined },
 ): Promise<ClaimedBase> {
   const { source } = timeline
-  const completed = (await readBaseHeads(repository, source, signal))
+  const completed = (await readBaseHeads(repository, source, { signal }))
     .filter((base) => base.timeline === timeline.id)
     .map((base) => Date.parse(base.started))
   const newest = Math.max(...completed, Number.NEGATIVE_INFINITY)
@@ -52,12 +55,13 @@ export async function claimBase(
   for (const base of begun.toReversed()) {
     const { beginning } = base
     if (beginning.compaction !== undefined) continue
+    const isUseful = !base.isEnded && beginning.timeline === timeline.id && Date.parse(beginning.started) > newest
+    if (isUseful && !isDeepStrictEqual(beginning.selection, selection)) continue
     // Of another server or database the lock there would have to be asked.
     const isOurs =
       beginning.systemIdentifier === timeline.systemIdentifier && beginning.database === timeline.database.oid
     if (!isOurs || !(await tryLock(leader, source, base.id))) continue
-    const isUseful = beginning.timeline === timeline.id && Date.parse(beginning.started) > newest
-    if (useful === undefined && !base.isEnded && isUseful) useful = base
+    if (useful === undefined && isUseful) useful = base
     else dead.push(base)
   }
   if (useful !== undefined) {

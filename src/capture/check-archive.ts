@@ -49,7 +49,9 @@ export async function readArchive(
   const head = await readHead(repository, timeline, signal)
   const last = (await listSegments(repository, timeline, signal)).at(-1)
   const time = last && timeOf((await readSegment(repository, last, signal)).trailer)
-  const lastBase = (await readBaseHeads(repository, source, signal)).findLast((base) => base.timeline === timeline.id)
+  const lastBase = (await readBaseHeads(repository, source, { signal })).findLast(
+    (base) => base.timeline === timeline.id,
+  )
   if (lastBase === undefined) return { timeline, head, time, lastBase, unsure: [], untold: [] }
   const unsure: (DdlEntry & { xid: string; time: Micros })[] = []
   const unseen = new UnseenChanges([lastBase])

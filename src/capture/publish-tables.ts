@@ -19,7 +19,7 @@ interface Publishing {
   readonly left: readonly Table[]
 }
 
-/** As a base backup takes it (backup/base-backup.ts). */
+/** As a base backup takes it (backup/base-options.ts). */
 interface Preparation {
   readonly run: () => Promise<void>
   readonly check: (leader: pg.Client) => Promise<{ readonly isDone: boolean; readonly unpublished: readonly Table[] }>

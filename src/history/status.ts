@@ -1,7 +1,7 @@
 /** What can be restored: windows, and the gaps between them. */
 import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
 import type { Micros } from '../model/time.ts'
-import { type BaseManifest, readManifests } from '../repository/base.ts'
+import { type BaseManifest, kindOf, readManifests } from '../repository/base.ts'
 import { covers, type Range } from '../repository/pruned.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
@@ -150,6 +150,8 @@ export interface Holdings extends Coverage {
   readonly source: string
   readonly timelines: readonly Timeline[]
   readonly bases: readonly BaseManifest[]
+  /** Those of some tables, which no window rests on. */
+  readonly partialBases: readonly BaseManifest[]
   readonly marks: readonly MarkPoint[]
   /** Where a restore may lack a change of the schema, oldest first. */
   readonly uncertain: readonly UncertainSpan[]
@@ -167,7 +169,11 @@ export interface Holdings extends Coverage {
 /** Reads manifests and trailers, no rows. A segment that is missing or damaged shows as a gap, not as a failure. */
 export async function readHoldings(repository: Repository, source: string, signal?: AbortSignal): Promise<Holdings> {
   const timelines = await readTimelines(repository, source, signal)
-  const bases = await readManifests(repository, source, signal)
+  const all = await readManifests(repository, source, { of: 'any', signal })
+  const [bases, partialBases] = [
+    all.filter((base) => kindOf(base) === 'full'),
+    all.filter((base) => kindOf(base) === 'partial'),
+  ]
   const segments = new Map<string, SegmentSummary[]>()
   const pruned = new Map<string, readonly Range[]>()
   const uncertain: UncertainSpan[] = []
@@ -207,6 +213,7 @@ export async function readHoldings(repository: Repository, source: string, signa
     source,
     timelines,
     bases,
+    partialBases,
     marks: marksOf(timelines, segments),
     uncertain,
     end: newest === undefined ? undefined : { lsn: newest.end, time: timeOf(newest.trailer) },

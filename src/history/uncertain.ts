@@ -42,7 +42,7 @@ export async function readUnseen(
   timeline: Timeline,
   signal?: AbortSignal,
 ): Promise<UnseenChange[]> {
-  const bases = await readBaseHeads(repository, timeline.source, signal)
+  const bases = await readBaseHeads(repository, timeline.source, { signal })
   const base = bases.findLast((one) => one.timeline === timeline.id)
   if (base === undefined) return []
   const changes = new UnseenChanges([base])

@@ -1,5 +1,9 @@
 /** Which tables are meant: what `--table`, `--schema` and their exclusions come to. */
 
+import { z } from 'zod'
+import { WalbackError } from '../base/errors.ts'
+import { nearest } from '../base/nearest.ts'
+
 export interface TableName {
   readonly schema: string
   readonly name: string
@@ -15,6 +19,17 @@ export interface Selection {
   /** False for the schema alone. */
   readonly rows: boolean
 }
+
+const patternsShape: z.ZodType<readonly string[]> = z.array(z.string())
+
+/** A selection as documents have it. */
+export const selectionShape: z.ZodType<Selection> = z.object({
+  tables: patternsShape,
+  schemas: patternsShape,
+  excludeTables: patternsShape,
+  excludeSchemas: patternsShape,
+  rows: z.boolean(),
+})
 
 export const everything: Selection = { tables: [], schemas: [], excludeTables: [], excludeSchemas: [], rows: true }
 
@@ -63,6 +78,47 @@ export function meantWithBelow<T extends TableName>(
     pending.push(...(below.get(key) ?? []))
   }
   return meant
+}
+
+/** A table by its id, with those that it is a partition of or inherits from. */
+export interface Descendant extends TableName {
+  readonly oid: string
+  /** Their ids. */
+  readonly parents: readonly string[]
+}
+
+/** The same, of tables as the catalogs have them: their ids. */
+export function meantTables(all: readonly Descendant[], selection: Selection): ReadonlySet<string> {
+  const below = new Map<string, Descendant[]>()
+  for (const table of all)
+    for (const parent of table.parents) {
+      const known = below.get(parent)
+      if (known) known.push(table)
+      else below.set(parent, [table])
+    }
+  return meantWithBelow(all, selection, { keyOf: ({ oid }) => oid, below })
+}
+
+/** None of the tables that `where` has is meant. */
+export function noSuchTable(known: readonly TableName[], { tables, schemas }: Selection, where: string): WalbackError {
+  const asked = [...tables, ...schemas]
+  const all = [...new Set(known.map(({ schema, name }) => `${schema}.${name}`))]
+  const candidates =
+    tables.length === 0
+      ? known.map(({ schema }) => schema)
+      : tables[0]?.includes('.')
+        ? all
+        : known.map(({ name }) => name)
+  const meant = nearest(asked[0] ?? '', candidates)
+  const shown = all.slice(0, 8).join(', ')
+  return new WalbackError('usage', `no table is left${asked.length > 0 ? ` of ${asked.join(', ')}` : ''}`, {
+    hint:
+      meant !== undefined
+        ? `did you mean ${meant}?`
+        : all.length === 0
+          ? `${where} has no tables`
+          : `${where} has ${shown}${all.length > 8 ? ', …' : ''}`,
+  })
 }
 
 const expressionOf = (pattern: string): RegExp =>

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { selectionShape } from '../model/selection.ts'
 import { pieceShape } from './base.ts'
 import { basePrefix, baseProgressPrefix, basesPrefix, manifestKey } from './layout.ts'
 import type { Repository } from './repository.ts'
@@ -17,6 +18,8 @@ const beginShape = z.object({
   database: z.number(),
   /** When it was begun. */
   started: z.string(),
+  /** It is of these tables only. */
+  selection: selectionShape.optional(),
   /** It is made from another base, off the source; its maker holds this lease (repository/lease.ts). */
   compaction: z.object({ lease: z.string() }).optional(),
 })

@@ -9,6 +9,7 @@ import {
   sequenceShape,
 } from '../model/catalog.ts'
 import { parseLsn } from '../model/lsn.ts'
+import { selectionShape } from '../model/selection.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
 import { inMemory, type ObjectSource, readAll } from '../storage/storage.ts'
 import { basesPrefix, manifestKey } from './layout.ts'
@@ -47,7 +48,8 @@ export type BaseTable = z.infer<typeof baseTable>
 
 const manifestShape = z.object({
   walback: z.literal('base'),
-  format: z.literal(1),
+  /** 2: of some tables only. Whoever knows no such bases would take it for one of all, and so must not read it. */
+  format: z.union([z.literal(1), z.literal(2)]),
   id: z.string(),
   source: z.string(),
   timeline: z.string(),
@@ -87,6 +89,10 @@ const manifestShape = z.object({
   sizes: relationSizesShape.optional(),
   /** Tables that were not published, so that the stream has none of their changes. */
   unpublished: z.array(z.object({ schema: z.string(), name: z.string() })).optional(),
+  /** It is of some of the tables only, which were selected by this; of the others the schema alone is here. */
+  selection: selectionShape.optional(),
+  /** Those others. */
+  leftOut: z.array(z.object({ oid: z.number(), schema: z.string(), name: z.string() })).optional(),
   /** It was made from another base and its segments, off the source (src/compact). */
   compacted: z
     .object({
@@ -99,6 +105,8 @@ const manifestShape = z.object({
   stored_bytes: z.number(),
 })
 export type BaseManifest = z.infer<typeof manifestShape>
+
+const latestFormat = 2
 
 /** Stands in a manifest's place when the base was given up: whoever was taking it can no longer complete it. */
 const abandonedShape = z.object({ walback: z.literal('abandoned base'), format: z.literal(1), id: z.string() })
@@ -149,7 +157,7 @@ async function readMade<T extends { readonly source: string }>(
 ): Promise<T | undefined> {
   const key = manifestKey(source, base)
   const either = shape.extend({ walback: z.enum(['base', 'abandoned base']), id: z.string() })
-  const { value, fault } = await readMembers(from, key, either, signal)
+  const { value, fault } = await readMembers(from, key, either, { latest: latestFormat, signal })
   const isMark = value.walback === 'abandoned base'
   if (fault !== undefined && !isMark) throw damaged(key, fault)
   const made = value as unknown as T
@@ -189,6 +197,7 @@ const headShape = manifestShape.pick({
   lsn: true,
   time: true,
   catalog: true,
+  selection: true,
   compacted: true,
   raw_bytes: true,
   stored_bytes: true,
@@ -213,42 +222,66 @@ export const earlierSnapshots = ({ tables }: Pick<BaseManifest, 'tables'>): stri
   ...new Set(tables.flatMap(({ snapshot }) => snapshot ?? [])),
 ]
 
-/** All complete bases of a source, oldest first by the position they were taken at: neither names nor clocks decide. */
-export const readManifests = (repository: Repository, source: string, signal?: AbortSignal): Promise<BaseManifest[]> =>
-  readEach(repository, source, (id) => readManifest(repository, source, id, signal), signal)
+/** Which bases are read: those of all tables, unless others are asked for. */
+export type BaseKind = 'full' | 'partial' | 'any'
+
+interface ReadOptions {
+  readonly of?: BaseKind
+  readonly signal?: AbortSignal | undefined
+}
+
+/**
+ * The complete bases of a source, oldest first by the position they were taken at: neither names nor clocks decide.
+ *
+ * One of some tables does nothing of what bases are for but for those, so whoever does not ask for it does not see it.
+ */
+export const readManifests = (
+  repository: Repository,
+  source: string,
+  options: ReadOptions = {},
+): Promise<BaseManifest[]> =>
+  readEach(repository, source, (id) => readManifest(repository, source, id, options.signal), options)
 
 /** The same, without what it says of its tables and objects, of which there may be tens of thousands. */
-export const readBaseNames = (repository: Repository, source: string, signal?: AbortSignal): Promise<BaseNames[]> => {
+export const readBaseNames = (
+  repository: Repository,
+  source: string,
+  options: ReadOptions = {},
+): Promise<BaseNames[]> => {
   const read = async (id: string): Promise<BaseNames | undefined> => {
-    const manifest = await readManifest(repository, source, id, signal)
+    const manifest = await readManifest(repository, source, id, options.signal)
     return manifest && { ...headOf(manifest), objects: objectsOf(manifest), snapshots: earlierSnapshots(manifest) }
   }
-  return readEach(repository, source, read, signal)
+  return readEach(repository, source, read, options)
 }
 
 /** The same of each of them, for what holds them for long, or needs no more: the rest is not even parsed. */
-export const readBaseHeads = (repository: Repository, source: string, signal?: AbortSignal): Promise<BaseHead[]> =>
-  readEach(repository, source, (id) => readMade(repository.storage, source, id, headShape, signal), signal)
+export const readBaseHeads = (repository: Repository, source: string, options: ReadOptions = {}): Promise<BaseHead[]> =>
+  readEach(repository, source, (id) => readMade(repository.storage, source, id, headShape, options.signal), options)
 
 async function readEach<T extends BaseHead>(
   repository: Repository,
   source: string,
   read: (id: string) => Promise<T | undefined>,
-  signal: AbortSignal | undefined,
+  { of = 'full', signal }: ReadOptions,
 ): Promise<T[]> {
   const bases: T[] = []
   for await (const { key } of repository.storage.list(basesPrefix(source), { signal })) {
     const id = /\/([^/]+)\/manifest\.json$/.exec(key)?.[1]
     const base = id === undefined ? undefined : await read(id)
-    if (base) bases.push(base)
+    if (base && (of === 'any' || kindOf(base) === of)) bases.push(base)
   }
-  return bases.sort(
-    (a, b) =>
-      a.timeline.localeCompare(b.timeline) ||
-      order(parseLsn(a.lsn), parseLsn(b.lsn)) ||
-      order(parseSnapshot(a.snapshot).xmax, parseSnapshot(b.snapshot).xmax) ||
-      order(BigInt(a.time), BigInt(b.time)),
-  )
+  return bases.sort(inOrder)
 }
+
+export const kindOf = ({ selection }: Pick<BaseHead, 'selection'>): Exclude<BaseKind, 'any'> =>
+  selection === undefined ? 'full' : 'partial'
+
+/** By timelines, and where they were taken in them. */
+export const inOrder = (a: BaseHead, b: BaseHead): number =>
+  a.timeline.localeCompare(b.timeline) ||
+  order(parseLsn(a.lsn), parseLsn(b.lsn)) ||
+  order(parseSnapshot(a.snapshot).xmax, parseSnapshot(b.snapshot).xmax) ||
+  order(BigInt(a.time), BigInt(b.time))
 
 const order = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0)

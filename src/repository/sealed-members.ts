@@ -12,13 +12,14 @@ export interface FoundMembers<S extends z.ZodRawShape> {
 
 /**
  * Reads an object of JSON, as `readJson` does, member by member and arrays element by element; so that one of tens of
- * megabytes takes no more memory than what is made of it. Members that the shape does not have are passed over.
+ * megabytes takes no more memory than what is made of it. Members that the shape does not have are passed over. `latest`:
+ * the format that is known.
  */
 export async function readMembers<S extends z.ZodRawShape>(
   source: ObjectSource,
   key: string,
   shape: z.ZodObject<S>,
-  signal?: AbortSignal,
+  { latest, signal }: { readonly latest: number; readonly signal?: AbortSignal | undefined },
 ): Promise<FoundMembers<S>> {
   const found = new ShapedMembers(shape.shape)
   const members = new JsonMembers(
@@ -44,7 +45,7 @@ export async function readMembers<S extends z.ZodRawShape>(
   const verdict = seal.verdict()
   if (verdict === 'broken') throw damaged(key, 'its hash is another')
   if (failure !== undefined) throw damaged(key, messageOf(failure.error), failure.error)
-  refuseNewer(key, found.format, 1)
+  refuseNewer(key, found.format, latest)
   if (verdict === 'missing') throw damaged(key, 'its seal is missing')
   found.end()
   return { value: found.value as FoundMembers<S>['value'], fault: found.fault }

@@ -2,7 +2,7 @@ import type pg from 'pg'
 import { WalbackError } from '../base/errors.ts'
 import type { QualifiedName } from '../model/catalog.ts'
 import { qualified } from '../model/identifier.ts'
-import { isPartial, meantWithBelow, type Selection } from '../model/selection.ts'
+import { isPartial, meantTables } from '../model/selection.ts'
 import type { Selected } from './selected.ts'
 import type { TargetTables } from './target-tables.ts'
 
@@ -52,7 +52,7 @@ export async function dropUnselected(
 ): Promise<string[]> {
   if (!isPartial(selection)) return []
   const { rows: all } = await client.query<Relation>(relationsSql)
-  const kept = keptTables(all, selection)
+  const kept = meantTables(all, selection)
   if (kept.size === 0)
     throw new WalbackError('usage', 'no table is left of what was selected: none has such a name at the target', {
       hint: 'names are those that tables had at the target; `walback restore --schema-only` shows them',
@@ -83,23 +83,6 @@ export async function dropUnselected(
     if (!after.has(key) && (partOf === null || !gone.has(partOf)))
       notes.push(`left out: ${words}, which needs a table that is not restored`)
   return notes
-}
-
-/** The tables that are meant, and those below them; by their ids. */
-export function keptTables(all: readonly Descendant[], selection: Selection): ReadonlySet<string> {
-  const below = new Map<string, Descendant[]>()
-  for (const table of all)
-    for (const parent of table.parents) {
-      const known = below.get(parent)
-      if (known) known.push(table)
-      else below.set(parent, [table])
-    }
-  return meantWithBelow(all, selection, { keyOf: ({ oid }) => oid, below })
-}
-
-interface Descendant extends QualifiedName {
-  readonly oid: string
-  readonly parents: readonly string[]
 }
 
 /** Tables that are not kept, and whose row type one that is has a column of. */

@@ -4,13 +4,12 @@ import { codeOf, messageOf, WalbackError } from '../base/errors.ts'
 import { RowHash } from '../codec/row-hash.ts'
 import type { QualifiedName } from '../model/catalog.ts'
 import { qualified } from '../model/identifier.ts'
-import { everything, isPartial } from '../model/selection.ts'
+import { everything, isPartial, meantTables } from '../model/selection.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { copyIn, copyOut, wholeLines } from '../postgres/copy.ts'
 import { explainLostSession } from '../postgres/replication-failure.ts'
 import { copyOptions, openRowSession } from '../postgres/row-session.ts'
 import type { Repository } from '../repository/repository.ts'
-import { keptTables } from './drop-unselected.ts'
 import {
   columnNames,
   createSql,
@@ -112,7 +111,7 @@ class LiveWork {
   /** The tables that were selected, as they were; rows of partitions come with the topmost. */
   private async selected(): Promise<LiveTable[]> {
     const all = await readLiveTables(this.from)
-    const kept = keptTables(all, this.plan.selected?.selection ?? everything)
+    const kept = meantTables(all, this.plan.selected?.selection ?? everything)
     return all.filter(({ oid, isPartition }) => kept.has(oid) && !isPartition)
   }
 

@@ -3,8 +3,8 @@ import { WalbackError } from '../base/errors.ts'
 import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
 import { parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import type { RecoveryTarget } from '../model/target.ts'
-import { formatTime, type Micros, micros } from '../model/time.ts'
-import { type BaseManifest, earlierSnapshots, readManifests } from '../repository/base.ts'
+import { type Micros, micros } from '../model/time.ts'
+import { type BaseKind, type BaseManifest, earlierSnapshots, readManifests } from '../repository/base.ts'
 import { horizonFor, oldestSnapshot } from '../repository/reach.ts'
 import type { Repository } from '../repository/repository.ts'
 import { changesAnything, type SegmentSummary, type TransactionEntry } from '../repository/segment-format.ts'
@@ -20,6 +20,7 @@ import { readTimelines, type Timeline } from '../repository/timeline.ts'
 import { UnseenChanges } from '../repository/unseen-changes.ts'
 import { madeExtensions, makesExtension } from './made-extensions.ts'
 import { type DdlOfNote, notRestored } from './not-restored.ts'
+import { type Miss, refusal, type Window } from './refused-target.ts'
 import type { Selected } from './selected.ts'
 import { type SequencePosition, type SequenceSample, sequencePositions } from './sequences.ts'
 import { type Cut, CutSearch, isReachable, type Outside, searchFrom } from './target.ts'
@@ -74,12 +75,22 @@ export type PlannedReading = Pick<
 export const bytesOf = (segments: readonly StoredSegment[]): number =>
   segments.reduce((sum, segment) => sum + segment.size_bytes + segment.parts_bytes, 0)
 
+export interface PlanOptions {
+  /** The one to take. */
+  readonly base?: string
+  /** Which bases are looked at: those of all tables, if not given. */
+  readonly of?: BaseKind
+  /** Leaves others out. */
+  readonly mayDo?: (base: BaseManifest) => boolean
+  readonly signal?: AbortSignal | undefined
+}
+
 /** Chooses timeline, base (or takes the one named) and segments; refuses a target that cannot be had, naming the nearest. */
 export async function planRestore(
   repository: Repository,
   source: string,
   target: RecoveryTarget,
-  options: { readonly base?: string; readonly signal?: AbortSignal | undefined } = {},
+  options: PlanOptions = {},
 ): Promise<RestorePlan> {
   const timelines = await readTimelines(repository, source, options.signal)
   if (timelines.length === 0) {
@@ -87,8 +98,8 @@ export async function planRestore(
       hint: 'check --source and --repo; `walback list` shows what is there',
     })
   }
-  const all = await readManifests(repository, source, options.signal)
-  const bases = options.base === undefined ? all : all.filter(({ id }) => id === options.base)
+  const all = await readManifests(repository, source, options)
+  const bases = all.filter((base) => (options.base ?? base.id) === base.id && options.mayDo?.(base) !== false)
   const misses: Miss[] = []
   for (const timeline of timelines.toReversed()) {
     const own = bases.filter((base) => base.timeline === timeline.id)
@@ -124,8 +135,6 @@ interface Found {
   readonly ddl: readonly DdlOfNote[]
   readonly unseen: UnseenChanges
 }
-
-type Miss = Pick<Found, 'cut' | 'window'>
 
 /** Walks the trailers once, from the newest base that may do; holds a few entries and the heartbeats. */
 async function search(
@@ -218,13 +227,6 @@ function latestIsLost({ window }: Found, why: string): WalbackError {
 
 const ddlOfNote = ({ ddl = [], xid }: TransactionEntry): DdlOfNote[] =>
   ddl.filter(({ tag, unsure }) => unsure !== undefined || makesExtension(tag)).map((command) => ({ ...command, xid }))
-
-/** What can be restored of one timeline. */
-interface Window {
-  readonly from: { readonly lsn: Lsn; readonly time: Micros }
-  readonly to: { readonly lsn: Lsn; readonly time: Micros }
-  readonly isAfterPruned: boolean
-}
 
 /** From the first base that the archive has passed, to the last commit. */
 function windowOf(
@@ -320,79 +322,4 @@ async function segmentsFor(
     const next = stored[place + 1]?.start
     return segment.start < end && (next === undefined || next > start)
   })
-}
-
-function refusal(target: RecoveryTarget, misses: readonly Miss[], bases: number): WalbackError {
-  const windows = misses.flatMap(({ window }) => (window ? [window] : [])).toReversed()
-  const facts = {
-    windows: windows.map(({ from, to }) => ({
-      from: { lsn: formatLsn(from.lsn), time: formatTime(from.time) },
-      to: { lsn: formatLsn(to.lsn), time: formatTime(to.time) },
-    })),
-  }
-  if (windows.length === 0) {
-    return new WalbackError(
-      'outside_window',
-      bases === 0 ? 'there is no base backup to restore from' : 'the stream has not reached the base backup yet',
-      {
-        hint:
-          bases === 0
-            ? 'take one with `walback backup --full`'
-            : 'let the agent run, or run `walback backup --incremental`',
-        facts,
-      },
-    )
-  }
-  const shown = windows.map(
-    ({ from, to }) =>
-      `${formatTime(from.time)} (${formatLsn(from.lsn)}) to ${formatTime(to.time)} (${formatLsn(to.lsn)})`,
-  )
-  const restorable = `restorable: ${shown.join('; ')}`
-  const outside = (message: string, nearest: string): WalbackError =>
-    new WalbackError('outside_window', message, { hint: `${restorable}\n${nearest}`, facts })
-  const gap = gapAround(target, windows)
-  if (gap) {
-    const { to } = gap.before
-    const { from } = gap.after
-    const where = gap.after.isAfterPruned ? 'in what `walback prune` has removed' : 'in a gap of the archive'
-    return new WalbackError(
-      gap.after.isAfterPruned ? 'outside_window' : 'gap',
-      `the target lies ${where}, between ${formatTime(to.time)} (${formatLsn(to.lsn)}) and ${formatTime(from.time)} (${formatLsn(from.lsn)})`,
-      {
-        hint: `${restorable}\nnearest: --to-lsn ${formatLsn(to.lsn)} before it, --to-lsn ${formatLsn(from.lsn)} after it`,
-        facts,
-      },
-    )
-  }
-  const first = windows[0] as Window
-  const newest = misses[0]?.cut
-  const isFound = misses.some(({ cut }) => cut.kind === 'cut')
-  const isBefore =
-    (target.kind === 'time' && target.time < first.from.time) || (target.kind === 'lsn' && target.lsn < first.from.lsn)
-  if (isBefore || isFound || newest?.kind !== 'outside') {
-    return outside(
-      'the target lies before the first base backup',
-      `nearest: --to-lsn ${formatLsn(first.from.lsn)}, which is ${formatTime(first.from.time)}`,
-    )
-  }
-  const unknown = newest.why === 'unknown'
-  return outside(
-    newest.message,
-    unknown
-      ? '`walback log` shows transactions, `walback status` marks'
-      : `nearest: --to latest, which is ${formatTime((windows.at(-1) as Window).to.time)}`,
-  )
-}
-
-/** The windows on both sides of a target that falls between two of them. */
-function gapAround(target: RecoveryTarget, windows: readonly Window[]): { before: Window; after: Window } | undefined {
-  for (let n = 1; n < windows.length; n++) {
-    const [before, after] = [windows[n - 1] as Window, windows[n] as Window]
-    const inside =
-      target.kind === 'time'
-        ? target.time > before.to.time && target.time < after.from.time
-        : target.kind === 'lsn' && target.lsn > before.to.lsn && target.lsn < after.from.lsn
-    if (inside) return { before, after }
-  }
-  return undefined
 }

@@ -2,11 +2,10 @@
 
 import { ahead } from '../base/ahead.ts'
 import { WalbackError } from '../base/errors.ts'
-import { nearest } from '../base/nearest.ts'
 import type { QualifiedName } from '../model/catalog.ts'
-import { isEverything, meantWithBelow, type Selection } from '../model/selection.ts'
+import { isEverything, meantWithBelow, noSuchTable, type Selection } from '../model/selection.ts'
 import type { Statement } from '../postgres/split-sql.ts'
-import type { BaseTable } from '../repository/base.ts'
+import type { BaseManifest, BaseTable } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { SegmentTrailer } from '../repository/segment-format.ts'
 import { readers, readSegment, type StoredSegment } from '../repository/segments.ts'
@@ -45,11 +44,14 @@ export async function selectTables(
   const touched = await readTouched(repository, plan, options.signal)
   const commands = [...touched.values()].flatMap((segment) => segment.commands)
   if (kept.size === 0 && !commands.some(({ tag }) => tag === undefined || mayName.test(tag)))
-    throw noSuchTable(base.tables, selection)
+    throw noSuchTable(base.tables, selection, 'the base')
   const readsAll = selection.rows ? whyAll(statements, commands) : undefined
-  const isMeant = (table: BaseTable): boolean => kept.has(keyOf(table))
-  const isRead = (table: BaseTable): boolean => readsAll !== undefined || (selection.rows && isMeant(table))
-  const without = new Set(base.tables.filter((table) => !isRead(table)).map(({ oid }) => oid))
+  const isMeant = (table: QualifiedName): boolean => kept.has(keyOf(table))
+  const isRead = (table: QualifiedName): boolean => readsAll !== undefined || (selection.rows && isMeant(table))
+  const { leftOut = [] } = base
+  const lacking = leftOut.find(isRead)
+  if (lacking !== undefined) throw notInIt(base, lacking, readsAll)
+  const without = new Set([...base.tables, ...leftOut].filter((table) => !isRead(table)).map(({ oid }) => oid))
   const isNeeded = ({ key }: StoredSegment): boolean => {
     const segment = touched.get(key)
     if (segment === undefined || segment.commands.length > 0) return true
@@ -162,25 +164,10 @@ function whyAll({ pre, post, last }: SchemaStatements, commands: readonly Comman
   return grave && `the schema was changed between base and target (${grave.tag ?? 'many commands'})`
 }
 
-/** No table of the base is meant, and none was made since. */
-function noSuchTable(known: readonly BaseTable[], selection: Selection): WalbackError {
-  const { tables, schemas } = selection
-  const asked = [...tables, ...schemas]
-  const all = [...new Set(known.map(inWords))]
-  const candidates =
-    tables.length === 0
-      ? known.map(({ schema }) => schema)
-      : tables[0]?.includes('.')
-        ? all
-        : known.map(({ name }) => name)
-  const meant = nearest(asked[0] ?? '', candidates)
-  const shown = all.slice(0, 8).join(', ')
-  return new WalbackError('usage', `no table is left${asked.length > 0 ? ` of ${asked.join(', ')}` : ''}`, {
-    hint:
-      meant !== undefined
-        ? `did you mean ${meant}?`
-        : all.length === 0
-          ? 'the base has no tables'
-          : `the base has ${shown}${all.length > 8 ? ', …' : ''}`,
-  })
-}
+/** It is a base of some tables, and not of this one, whose rows are needed. */
+const notInIt = (base: BaseManifest, table: QualifiedName, readsAll: string | undefined): WalbackError =>
+  new WalbackError(
+    'outside_window',
+    `base ${base.id} has no rows of ${inWords(table)}${readsAll === undefined ? '' : `, which are needed: ${readsAll}`}`,
+    { hint: 'it is of some tables only; `walback backup --full` takes one of all, for what comes after it' },
+  )

@@ -84,7 +84,7 @@ export async function readInventory(
   for (const timeline of timelines)
     stocks.push(await readStock(repository, timeline, timeline === timelines.at(-1), signal))
   // After what says that a base is begun: what has been completed since is then found to be complete.
-  const named = await readBaseNames(repository, source, signal)
+  const named = await readBaseNames(repository, source, { of: 'any', signal })
   const baseObjects = await listBaseObjects(repository, source, signal)
   const bases = named.map((base) => stockBase(base, baseObjects.get(base.id) ?? new Map()))
   const givenUp = await setYoungAside(repository, source, { bases, begun, baseObjects })

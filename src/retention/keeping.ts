@@ -101,19 +101,23 @@ function passed(run: Run, { lsn, time }: { readonly lsn: Lsn; readonly time: Mic
   return segment?.end ?? run.end
 }
 
-/** Gives a warning for each that cannot be kept. `counted`: the good bases that are in every required repository. */
+/**
+ * Gives a warning for each that cannot be kept. `good`: bases of all tables; `counted`: those of them that are in every
+ * required repository; `sound`: those of some tables too, which carry nothing but themselves.
+ */
 export function keepPinsAndLeases(
   inventory: Inventory,
-  { good, counted }: { readonly good: readonly GoodBase[]; readonly counted: readonly GoodBase[] },
+  { good, counted, sound }: { readonly [kind in 'good' | 'counted' | 'sound']: readonly GoodBase[] },
   keeping: Keeping,
 ): string[] {
   const warnings: string[] = []
   for (const pin of inventory.pins)
-    if (!keepPin(pin, counted, keeping) && !keepPin(pin, good, keeping)) warnings.push(lostPin(pin))
+    if (![counted, good, pin.base === null ? [] : sound].some((bases) => keepPin(pin, bases, keeping)))
+      warnings.push(lostPin(pin))
   for (const lease of inventory.leases) {
     const stock = inventory.timelines.find(({ timeline }) => timeline.id === lease.reads?.timeline)
     if (lease.reads === null || stock === undefined) continue
-    const base = good.find((one) => one.base.id === lease.reads?.base)
+    const base = sound.find((one) => one.base.id === lease.reads?.base)
     if (base) keeping.keepBase(base, `read by ${describeLease(lease)}`)
     const range = streamOf(lease)
     if (range) keeping.keepRange(stock, range)

@@ -1,7 +1,7 @@
 import { WalbackError } from '../base/errors.ts'
 import { type Lsn, parseLsn } from '../model/lsn.ts'
 import { type Micros, micros } from '../model/time.ts'
-import type { BaseHead } from '../repository/base.ts'
+import { type BaseHead, kindOf } from '../repository/base.ts'
 import type { BegunBase } from '../repository/base-progress.ts'
 import type { Range } from '../repository/pruned.ts'
 import { type BaseStanding, type GoodBase, standingOf } from './base-standing.ts'
@@ -67,7 +67,9 @@ export type LackingBases = ReadonlyMap<string, readonly string[]>
 export function planPrune(inventory: Inventory, policy: RetentionPolicy, lacking: LackingBases = new Map()): PrunePlan {
   if (isEmptyPolicy(policy)) throw emptyPolicy()
   const standings = inventory.bases.map((base) => standingOf(inventory, base))
-  const good = standings.flatMap((standing) => (standing.kind === 'good' ? [standing] : []))
+  const sound = standings.flatMap((standing) => (standing.kind === 'good' ? [standing] : []))
+  const good = sound.filter(({ base }) => kindOf(base) === 'full')
+  const ofSome = sound.filter(({ base }) => kindOf(base) === 'partial')
   if (good.length === 0) throw nothingRestorable(inventory)
   const counted = good.filter(({ base }) => !lacking.has(base.id))
   const newest = counted.at(-1)
@@ -77,15 +79,22 @@ export function planPrune(inventory: Inventory, policy: RetentionPolicy, lacking
   keeping.keepBase(newest, 'newest that can be restored')
   keeping.keepStream(newest.stock, { from: newest.from, to: newest.run.end })
   keepCurrentEnd(inventory, counted, keeping)
-  for (const base of good) {
+  keepOfSome(
+    inventory,
+    policy,
+    ofSome.filter(({ base }) => !lacking.has(base.id)),
+    keeping,
+  )
+  for (const base of sound) {
     const urls = lacking.get(base.base.id)
     if (urls === undefined) continue
     keeping.keepBase(base, `not in ${urls.join(', ')} yet, and counts for no rule before it is`)
+    if (kindOf(base.base) === 'partial') continue
     // What is restored from it may have nothing else to go by, also on a timeline that is over.
     keeping.keepStream(base.stock, { from: base.from, to: base.run.end })
   }
   const unfinished = judgeUnfinished(inventory, counted, keeping)
-  const warnings = keepPinsAndLeases(inventory, { good, counted }, keeping)
+  const warnings = keepPinsAndLeases(inventory, { good, counted, sound }, keeping)
   const bases = standings.map((standing) => verdictOf(inventory, standing, keeping))
   const kept = keeping.ranges()
   return {
@@ -122,6 +131,27 @@ function keepByRules(inventory: Inventory, policy: RetentionPolicy, good: readon
     if (first === undefined) continue
     if (first !== oldest && !selected.has(first)) keeping.keepBase(first, 'opens the stream after a gap')
     keeping.keepStream(stock, { from: first.from, to: run.end })
+  }
+}
+
+/**
+ * Bases of some tables, each selection by itself: the rules for bases count them apart from those of all tables, whose
+ * place they cannot take. With a window, those in it stay as well. No more of the stream is kept for one than it reads.
+ */
+function keepOfSome(inventory: Inventory, policy: RetentionPolicy, bases: readonly GoodBase[], keeping: Keeping): void {
+  const now = reference(inventory)
+  const { window_ms } = policy
+  const isInWindow = ({ time }: GoodBase): boolean =>
+    window_ms !== undefined && window_ms > 0 && time >= now - BigInt(window_ms) * 1000n
+  const selections = new Map<string, GoodBase[]>()
+  for (const one of bases) {
+    const selection = JSON.stringify(one.base.selection)
+    selections.set(selection, [...(selections.get(selection) ?? []), one])
+  }
+  for (const alike of selections.values()) {
+    for (const [base, reasons] of selectBases(alike.toReversed(), policy, now))
+      for (const reason of reasons) keeping.keepBase(base, reason)
+    for (const base of alike.filter(isInWindow)) keeping.keepBase(base, 'window')
   }
 }
 
@@ -237,10 +267,9 @@ const emptyPolicy = (): WalbackError =>
 
 const nothingRestorable = ({ source, bases }: Inventory): WalbackError =>
   new WalbackError('refused', `nothing of ${source} can be restored now, so nothing is removed`, {
-    hint:
-      bases.length === 0
-        ? 'there is no base backup: take one with `walback backup --full`'
-        : 'no base has a stream that reaches it: let the agent run, or bring lost objects back; `walback status` shows more',
+    hint: bases.every((base) => kindOf(base) === 'partial')
+      ? 'there is no base backup: take one with `walback backup --full`'
+      : 'no base has a stream that reaches it: let the agent run, or bring lost objects back; `walback status` shows more',
   })
 
 const nothingElsewhere = ({ source }: Inventory, lacking: LackingBases): WalbackError =>

@@ -18,7 +18,7 @@ type Step =
       readonly heartbeat?: number
       readonly parts: number
     }
-  | { readonly kind: 'base'; readonly rounds: number }
+  | { readonly kind: 'base'; readonly rounds: number; readonly table: string | undefined }
   | { readonly kind: 'unfinished' | 'break' | 'litter'; readonly share?: undefined }
   | { readonly kind: 'lose'; readonly share: number }
   | { readonly kind: 'pin' | 'pin base' | 'lease'; readonly share: number }
@@ -38,7 +38,14 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       { requiredKeys: ['kind', 'commits', 'hours', 'parts'] },
     ),
   },
-  { weight: 7, arbitrary: fc.record({ kind: fc.constant('base' as const), rounds: fc.constantFrom(0, 0, 1, 2, 4) }) },
+  {
+    weight: 7,
+    arbitrary: fc.record({
+      kind: fc.constant('base' as const),
+      rounds: fc.constantFrom(0, 0, 1, 2, 4),
+      table: fc.constantFrom(undefined, undefined, undefined, 't0', 't1'),
+    }),
+  },
   {
     weight: 1,
     arbitrary: fc.record({ kind: fc.constantFrom('unfinished' as const, 'break' as const, 'litter' as const) }),
@@ -72,7 +79,8 @@ async function live(
     if (one.kind === 'segment') {
       snapshots.push(archive.currentSnapshot())
       await archive.segment(one)
-    } else if (one.kind === 'base') await archive.base({ earlier: snapshots.slice(-one.rounds || snapshots.length) })
+    } else if (one.kind === 'base')
+      await archive.base({ earlier: snapshots.slice(-one.rounds || snapshots.length), table: one.table })
     else if (one.kind === 'unfinished') await archive.unfinished()
     else if (one.kind === 'litter') await archive.litter()
     else if (one.kind === 'break') {
@@ -96,9 +104,10 @@ async function hold(
   if (kind === 'pin base') {
     const base = archive.bases[Math.floor(place * archive.bases.length)]
     if (base === undefined) return
-    const { timeline, lsn, time, id } = base
+    const { timeline, lsn, time, id, selection } = base
     await addPin(repository, 'app', { timeline, lsn, time, base: id, mark: null, note: null })
-    pinned.push({ why: `pinned ${id}`, target: { kind: 'lsn', lsn: parseLsn(lsn) } })
+    const partial = selection === undefined ? {} : { partial: id }
+    pinned.push({ why: `pinned ${id}`, target: { kind: 'lsn', lsn: parseLsn(lsn) }, ...partial })
     return
   }
   const commit = archive.commits[Math.floor(place * archive.commits.length)]
@@ -126,7 +135,7 @@ async function hold(
 /** Keys of objects that nothing names: no manifest, no segment in a run, no record of an unfinished base. */
 async function unnamed(archive: MadeArchive): Promise<string[]> {
   const keys = archive.keys()
-  const named = new Set((await readManifests(archive.repository, 'app')).flatMap(objectsOf))
+  const named = new Set((await readManifests(archive.repository, 'app', { of: 'any' })).flatMap(objectsOf))
   const segments = new Set(archive.segments.map(({ key }) => key).filter((key) => keys.includes(key)))
   const parts = new Set(
     archive.segments

@@ -1,5 +1,6 @@
 /** Archives made up without a server: the real writers of the repository, a clock and a log of our own. */
 import { formatLsn, type Lsn, lsn, parseLsn } from '../../src/model/lsn.ts'
+import { everything } from '../../src/model/selection.ts'
 import { fullXid } from '../../src/model/snapshot.ts'
 import { type Micros, micros } from '../../src/model/time.ts'
 import { type BaseManifest, writeManifest } from '../../src/repository/base.ts'
@@ -120,8 +121,14 @@ export class MadeArchive {
     return `${this.oldest}:${this.xid}:${running.join(',')}`
   }
 
-  /** As a backup writes it. `earlier`: the snapshots of tables that were read in rounds before, oldest first. */
-  async base(options: { readonly earlier?: readonly string[]; readonly hours?: number } = {}): Promise<BaseManifest> {
+  /** As a backup writes it. `table`: a base of that alone. `earlier`: the snapshots of tables that were read in rounds before, oldest first. */
+  async base(
+    options: {
+      readonly earlier?: readonly string[]
+      readonly hours?: number
+      readonly table?: string | undefined
+    } = {},
+  ): Promise<BaseManifest> {
     const id = this.name()
     const started = this.stamp()
     this.now = micros(this.now + BigInt(Math.round((options.hours ?? 0.1) * 60)) * 60_000_000n)
@@ -157,6 +164,9 @@ export class MadeArchive {
         postData: await object('schema/post-data.wbt'),
       },
       tables: await Promise.all(tables),
+      ...(options.table === undefined
+        ? {}
+        : { format: 2 as const, selection: { ...everything, tables: [options.table] }, leftOut: [] }),
     }
     await writeManifest(this.repository, manifest)
     this.bases.push(manifest)

@@ -13,15 +13,23 @@ import type { MadeArchive } from './made-archive.ts'
 export interface Promised {
   readonly why: string
   readonly target: RecoveryTarget
+  /** By which base of some tables, if not by one of all. */
+  readonly partial?: string
 }
 
 /** A plan in short: the base, and the objects of the stream that it reads; undefined where it is refused. */
 export async function planOf(
   repository: Repository,
   target: RecoveryTarget,
+  partial?: string,
 ): Promise<{ readonly base: string; readonly reads: readonly string[]; readonly timeline: string } | undefined> {
   try {
-    const { base, earlier, segments, timeline } = await planRestore(repository, 'app', target)
+    const { base, earlier, segments, timeline } = await planRestore(
+      repository,
+      'app',
+      target,
+      partial === undefined ? {} : { of: 'partial', base: partial },
+    )
     return { base: base.id, reads: [...earlier, ...segments].map(({ key }) => key), timeline: timeline.id }
   } catch {
     return undefined
@@ -44,6 +52,31 @@ export async function restorableBases(archive: MadeArchive): Promise<BaseManifes
     if (alone?.base === base.id) found.push(base)
   }
   return found
+}
+
+/** Bases of some tables that can be restored. */
+async function restorablePartials({ repository }: MadeArchive): Promise<BaseManifest[]> {
+  const found: BaseManifest[] = []
+  for (const base of await readManifests(repository, 'app', { of: 'partial' }))
+    if (await planOf(repository, { kind: 'lsn', lsn: parseLsn(base.lsn) }, base.id)) found.push(base)
+  return found
+}
+
+/** Of each selection's bases those that the rules or the window keep. */
+async function promisedPartials(archive: MadeArchive, policy: RetentionPolicy, now: bigint): Promise<Promised[]> {
+  const all = await restorablePartials(archive)
+  const promised: Promised[] = []
+  for (const table of new Set(all.map(({ selection }) => selection?.tables[0]))) {
+    const alike = all.filter(({ selection }) => selection?.tables[0] === table)
+    const kept = ruleBases(alike, policy, now)
+    for (const base of alike) {
+      const isYoung = policy.window_ms !== undefined && now - BigInt(base.time) <= BigInt(policy.window_ms) * 1000n
+      if (!kept.has(base.id) && !isYoung) continue
+      for (const target of timesOf(base))
+        promised.push({ why: `base ${base.id} of ${table}`, target, partial: base.id })
+    }
+  }
+  return promised
 }
 
 /** A second, slower reading of the rules: newest first, one for each period that has one. */
@@ -81,7 +114,7 @@ export async function promisesOf(archive: MadeArchive, policy: RetentionPolicy):
     promised.push({ why: 'window, by position', target: { kind: 'lsn', lsn } })
     promised.push({ why: 'window, by time', target: { kind: 'time', time } })
   }
-  return promised
+  return [...promised, ...(await promisedPartials(archive, policy, now))]
 }
 
 export const targetInWords = ({ why, target }: Promised): string =>
@@ -95,9 +128,9 @@ export async function expectKept(
 ): Promise<Set<string>> {
   const read = new Set<string>()
   for (const promise of promised) {
-    const before = await planOf(whole, promise.target)
+    const before = await planOf(whole, promise.target, promise.partial)
     if (before === undefined) continue
-    const after = await planOf(repository, promise.target)
+    const after = await planOf(repository, promise.target, promise.partial)
     expect(after, targetInWords(promise)).toBeDefined()
     expect(after?.timeline, targetInWords(promise)).toBe(before.timeline)
     if (after?.base === before.base) expect(after.reads, targetInWords(promise)).toEqual(before.reads)

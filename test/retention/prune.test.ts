@@ -127,6 +127,33 @@ describe('a prune', () => {
     expect((await look(archive, policy)).removal).toMatchObject({ names: [], data: [] })
   })
 
+  it('counts bases of some tables apart, each selection by itself, and keeps one that is pinned or read', async () => {
+    const archive = await MadeArchive.begin()
+    const ids: Record<string, string> = {}
+    for (const [name, table] of Object.entries({ pinned: 'a', read: 'a', old: 'a', all: undefined, a: 'a', b: 'b' })) {
+      ids[name] = (await archive.base({ table })).id
+      for (let n = 0; n < 6; n++) await archive.segment({ commits: 2, hours: 4, heartbeat: 0 })
+    }
+    const [{ timeline, lsn, time, id: base }] = archive.bases as [(typeof archive.bases)[number]]
+    await addPin(archive.repository, 'app', { timeline, lsn, time, base, mark: null, note: null })
+    await using _lease = await Lease.take(archive.repository, 'app', {
+      purpose: 'restore',
+      reads: { timeline, base: ids.read ?? '', stream: null },
+    })
+    const plan = await look(archive, { last: 1 })
+    expect(verdicts(plan)).toEqual([
+      expect.stringMatching(`^${ids.pinned} keep: pin `),
+      expect.stringMatching(`^${ids.read} keep: read by `),
+      `${ids.old} remove: no rule keeps it`,
+      `${ids.all} keep: last, newest that can be restored`,
+      `${ids.a} keep: last`,
+      `${ids.b} keep: last`,
+    ])
+    // No promise rests on them.
+    expect(plan.windows.map(({ from }) => from.lsn)).toEqual([parseLsn(archive.bases[3]?.lsn ?? '')])
+    expect(plan.moments).toEqual([])
+  })
+
   it('never removes the newest base that can be restored, whatever the rules say', async () => {
     const archive = await MadeArchive.begin()
     await archive.base()

@@ -3,7 +3,8 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
-import { type BaseBackupOptions, takeBase } from '../../src/backup/base-backup.ts'
+import { takeBase } from '../../src/backup/base-backup.ts'
+import type { BaseBackupOptions } from '../../src/backup/base-options.ts'
 import { present } from '../../src/base/assert.ts'
 import {
   type CaptureSessionOptions,
