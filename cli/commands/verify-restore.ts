@@ -21,6 +21,7 @@ export interface RehearsalFlags extends TargetFlags {
   readonly restore?: boolean
   readonly random?: boolean
   readonly on?: string
+  readonly maxTime?: number
   readonly record?: boolean
   readonly read?: boolean
   readonly readSubset?: unknown
@@ -38,8 +39,8 @@ export function checkRehearsalFlags(context: Context, flags: RehearsalFlags): Re
       throw new WalbackError('usage', '--restore does not go with --no-read, --read-subset or --resume', {
         hint: 'run walback verify twice: with --restore, and without',
       })
-  } else if (flags.random || flags.on !== undefined || target !== undefined)
-    throw new WalbackError('usage', 'a target, --random and --on belong to --restore', {
+  } else if (flags.random || flags.on !== undefined || flags.maxTime !== undefined || target !== undefined)
+    throw new WalbackError('usage', 'a target, --random, --max-time and --on belong to --restore', {
       hint: 'add --restore, or leave them out: objects are verified whatever the target',
     })
   return target
@@ -102,6 +103,7 @@ async function rehearseOne(
     ...stageOptions(context, flags.on),
     jobs: flags.jobs,
     assertions,
+    maxTime_ms: flags.maxTime,
     isRandom: flags.random === true,
     isRecorded: flags.record !== false,
     onProgress: restoreProgress(out, progress),

@@ -16,7 +16,7 @@ import {
 import type { AddCommand } from '../command.ts'
 import type { Context } from '../context.ts'
 import { bytes, duration, plural, printable } from '../format.ts'
-import { parseJobs, parseShare } from '../options.ts'
+import { parseJobs, parseShare, parseSpan } from '../options.ts'
 import { addOnFlag } from '../past.ts'
 import { Progress } from '../progress.ts'
 import { addTargetFlags } from '../target.ts'
@@ -47,6 +47,11 @@ export const addVerify: AddCommand = (program, bind) => {
     .option('--no-record', 'do not store the result in the repository')
     .option('--jobs <n>', 'objects that are read, or connections that load, side by side', parseJobs, 4)
     .option('--restore', 'restore on a throwaway server, check what is there, and note how long it took')
+    .option(
+      '--max-time <duration>',
+      'with --restore: how long it may take, such as 30m; longer is a finding',
+      parseSpan,
+    )
     .option('--random', 'with --restore: to a random moment of what can be restored')
   addOnFlag(addTargetFlags(command)).action(bind<Options>(verify))
 }

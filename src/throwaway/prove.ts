@@ -19,7 +19,7 @@ export interface ProofFinding {
    * `damaged`: the archive is not what was written. `restore`: it could not be made a database of. The others: what was
    * found in the restored database.
    */
-  readonly kind: 'damaged' | 'restore' | 'foreign-key' | 'index' | 'assertion'
+  readonly kind: 'damaged' | 'restore' | 'foreign-key' | 'index' | 'assertion' | 'too-slow'
   /** Of the constraint, the index, the assertion; of the source, where it is about all of it. */
   readonly name: string
   readonly message: string
@@ -28,6 +28,8 @@ export interface ProofFinding {
 export interface ProveOptions extends Omit<BringBackOptions, 'signal'>, StageOptions {
   /** What must hold in the restored database, in the user's words. */
   readonly assertions?: readonly Assertion[]
+  /** How long the restore itself may take, up to a database that is proven. */
+  readonly maxTime_ms?: number | undefined
   /** Whether the target was drawn and not asked for. */
   readonly isRandom?: boolean
   /** Whether the result is stored in the repository; it is if not given. */
@@ -104,6 +106,13 @@ class Run {
       this.asserted++
       if (message !== undefined) this.find({ kind: 'assertion', name: assertion.name, message })
     }
+    const [took_ms, most_ms] = [this.past.report.duration_ms, options.maxTime_ms]
+    if (most_ms !== undefined && took_ms > most_ms)
+      this.find({
+        kind: 'too-slow',
+        name: plan.source,
+        message: `the restore took ${took_ms} ms, and may take ${most_ms}`,
+      })
   }
 
   private find(finding: ProofFinding): void {

@@ -53,7 +53,7 @@ describe('walback verify --restore', () => {
     expect((await run('verify')).exit).toBe(0)
   })
 
-  it("runs the user's assertions, names each that does not hold, and ends with 1", async () => {
+  it("runs the user's assertions, names each that does not hold, looks at the time, and ends with 1", async () => {
     const config = path.join(shop.folder.path, 'assertions.yaml')
     await writeFile(
       config,
@@ -69,17 +69,18 @@ sources:
       - { name: writes, sql: "SELECT true FROM set_config('a.b', nextval('orders_id_seq')::text, true)" }
 `,
     )
-    const ran = await rehearse('-c', config, '--json')
+    const ran = await rehearse('-c', config, '--max-time', '1ms', '--json')
     expect(ran.exit).toBe(1)
     expect(linesOf(ran).filter(({ type }) => type === 'finding')).toMatchObject([
       { kind: 'assertion', name: 'nobody is vip', message: 'it gives "t", and not "f"' },
       { kind: 'assertion', name: 'two rows', message: 'it gives more than one row' },
       { kind: 'assertion', name: 'a table', message: expect.stringContaining('"nowhere" does not exist') },
       { kind: 'assertion', name: 'writes', message: expect.stringContaining('read-only') },
+      { kind: 'too-slow', name: 'shop', message: expect.stringMatching(/^the restore took \d+ ms, and may take 1$/) },
     ])
     const { stdout } = await run('status')
     expect(stdout).toMatch(
-      /proven {7}NOT PROVEN \d+\.\d s ago at .*, 4 findings: assertion nobody is vip: .*; before that, .* ago: restorable to/,
+      /proven {7}NOT PROVEN \d+\.\d s ago at .*, 5 findings: assertion nobody is vip: .*; before that, .* ago: restorable to/,
     )
     const status = JSON.parse((await run('status', '--json')).stdout)
     expect(status).toMatchObject({ last_proof: { outcome: 'failed' }, last_proven: { outcome: 'proven' } })
@@ -97,7 +98,11 @@ sources:
   })
 
   it('takes no target without --restore', async () => {
-    expect(await run('verify', '--random')).toMatchObject({ exit: 2, stderr: expect.stringContaining('add --restore') })
+    for (const flags of [['--random'], ['--max-time', '1h']])
+      expect(await run('verify', ...flags)).toMatchObject({
+        exit: 2,
+        stderr: expect.stringContaining('add --restore'),
+      })
   })
 
   it('finds an archive that is damaged, ends with 21, and leaves no record where none is wanted', async () => {
