@@ -138,7 +138,7 @@ async function full(context: Context, options: Options): Promise<number> {
   )
   if (base.selection !== undefined)
     out.say(
-      `it is for restores of what it has (${flagsOf(base.selection)}), and makes nothing else restorable: that takes a base of all tables`,
+      `of some tables (${flagsOf(base.selection)}): restores of these take it; for all else there has to be a base of all tables`,
     )
   out.document({
     kind: kindOf(base),

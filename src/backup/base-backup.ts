@@ -259,7 +259,7 @@ class BaseBackup {
       schema,
       ...catalogs,
       tables,
-      ...(selection === undefined ? {} : { selection, leftOut: held.leftOut.map(nameOf) }),
+      ...(selection === undefined ? {} : { selection, leftOut: held.leftOut.map(nameOf), sizes: undefined }),
       largeObjects,
       ...(unpublished.length > 0 ? { unpublished: [...unpublished] } : {}),
       raw_bytes: held.tables.reduce((sum, { oid }) => sum + (this.done.get(oid)?.raw_bytes ?? 0), 0),

@@ -30,26 +30,26 @@ export async function planSelected(
   const full = await orRefusal(plan({}))
   if (isEverything(selection) && !(full instanceof WalbackError)) return full
   const partial = await readBaseHeads(repository, source, { of: 'partial', signal })
-  if (partial.length === 0 || isEverything(selection)) {
-    if (full instanceof WalbackError) throw partial.length === 0 ? full : withPartial(full, partial)
-    return full
-  }
-  const some = await orRefusal(plan({ of: 'partial', mayDo: (base: BaseManifest) => mayHave(base, selection) }))
-  if (!(some instanceof WalbackError) && (full instanceof WalbackError || inOrder(full.base, some.base) < 0))
-    return some
-  if (full instanceof WalbackError) throw withPartial(full, partial)
-  return full
+  const some =
+    partial.length === 0 || isEverything(selection)
+      ? undefined
+      : await orRefusal(plan({ of: 'partial', mayDo: (base: BaseManifest) => mayHave(base, selection) }))
+  if (isPlan(some) && (!isPlan(full) || inOrder(full.base, some.base) < 0)) return some
+  if (isPlan(full)) return full
+  throw partial.length === 0 || full.code === 'usage'
+    ? full
+    : withPartial(full, partial, isPlan(some) ? undefined : some)
 }
 
-/** Says that there are such bases too. */
-function withPartial(error: WalbackError, partial: readonly BaseHead[]): WalbackError {
+const isPlan = (outcome: RestorePlan | WalbackError | undefined): outcome is RestorePlan =>
+  outcome !== undefined && !(outcome instanceof WalbackError)
+
+/** Says that there are such bases too, and why they do not do. */
+function withPartial(error: WalbackError, partial: readonly BaseHead[], why: WalbackError | undefined): WalbackError {
   const { code, message, hint, facts } = error
   const those = `of some tables only: ${partial.map(({ id }) => id).join(', ')}; \`walback info BASE\` shows which each has`
-  return new WalbackError(code, message, {
-    cause: error,
-    hint: hint === undefined ? those : `${hint}\n${those}`,
-    facts,
-  })
+  const lines = [hint, why?.message === message ? undefined : why?.message, those].filter((line) => line !== undefined)
+  return new WalbackError(code, message, { cause: error, hint: lines.join('\n'), facts })
 }
 
 /** What cannot be had from one kind of base may be had from the other; all else is a failure of both. */

@@ -98,6 +98,8 @@ describe('a base of some tables', () => {
     expect(some.tables.map(({ name }) => name).sort()).toEqual(['log', 'parts_1', 'parts_2', 'small'])
     expect(some.leftOut?.map(({ name }) => name)).toEqual(['big'])
     expect(some.largeObjects.objects).toEqual([])
+    // Of all relations they would say how much room these need.
+    expect([full.sizes, some.sizes]).toEqual([expect.anything(), undefined])
     await expectEqual(only('small'), ['small'], some)
     await expectEqual(only('small', 'audit.log', 'parts'), ['small', 'audit.log', 'parts'], some)
     await expectEqual({ ...everything, schemas: ['audit'] }, ['audit.log', 'audit.parts_2'], some)
@@ -142,6 +144,12 @@ describe('a base of some tables', () => {
     await expectEqual(only('small'), ['small'], some)
     const report = await verified()
     expect(report.findings).toEqual([])
+    await run('alter table small add column more int')
+    await archive.catchUp()
+    await expect(plan(only('small'))).rejects.toMatchObject({
+      code: 'outside_window',
+      hint: expect.stringMatching(/has no rows of public.big, which are needed: .*ALTER TABLE/),
+    })
   })
 
   it('that is damaged costs no target of the others, and is found', async () => {
