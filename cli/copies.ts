@@ -1,5 +1,6 @@
 import {
   type BaseHead,
+  baseKind,
   basesRemoved,
   copySource,
   currentTimeline,
@@ -8,7 +9,6 @@ import {
   finding,
   findTarget,
   formatLsn,
-  kindOf,
   type Lsn,
   messageOf,
   openStorage,
@@ -112,7 +112,7 @@ async function copiedBases(
   return {
     count: held.length,
     missing: bases.map(({ id }) => id).filter((id) => !ids.has(id) && !removed.has(id)),
-    opensCurrent: held.some((base) => base.timeline === timeline && kindOf(base) === 'full'),
+    opensCurrent: held.some((base) => base.timeline === timeline && baseKind(base) === 'full'),
   }
 }
 

@@ -134,7 +134,7 @@ export const segmentsJson = ({ segments }: Holdings): Record<string, unknown> =>
 })
 
 /** `9`, or `2 of 9` where a selection left others out. */
-const tablesOf = ({ tables, leftOut = [] }: BaseManifest): string =>
+const tablesInWords = ({ tables, leftOut = [] }: BaseManifest): string =>
   `${count(tables.length)}${leftOut.length > 0 ? ` of ${count(tables.length + leftOut.length)}` : ''}`
 
 export function baseTable(bases: readonly BaseManifest[]): string {
@@ -145,7 +145,7 @@ export function baseTable(bases: readonly BaseManifest[]): string {
     base.id,
     `${base.started.slice(0, 19).replace('T', ' ')}Z`,
     duration(duration_ms(base)),
-    tablesOf(base),
+    tablesInWords(base),
     count(base.tables.reduce((sum, one) => sum + one.rows, 0)),
     bytes(base.raw_bytes),
     bytes(base.stored_bytes),

@@ -15,6 +15,7 @@ const patterns = z.array(z.string()).readonly().exactOptional()
 
 /** What a command line said, but for the target. A map of roles is a list of pairs. */
 const flagsShape = z.strictObject({
+  base: z.string().exactOptional(),
   into: z.string().exactOptional(),
   intoUrl: z.string().exactOptional(),
   sqlOut: z.string().exactOptional(),

@@ -18,8 +18,9 @@ export async function lookAtProofs(repository: Repository, source: string, signa
 /** When, to which target, in how long. */
 export function proofInWords({ out }: Context, { proven, last }: Proofs): string {
   const lastProven = proven === undefined ? undefined : `${agoOf(proven)}: restorable to ${whereInWords(proven)}`
-  if (last === undefined || last === proven) return lastProven ?? 'never (walback verify --restore)'
-  const [first] = last.findings
+  const [first] = last?.findings ?? []
+  if (last === undefined || last === proven)
+    return `${lastProven ?? 'never (walback verify --restore)'}${first ? `; ${out.paintData('TOO SLOW', 'yellow')}: ${first.message}` : ''}`
   const failure = `${out.paintData('NOT PROVEN', 'red')} ${agoOf(last)} at ${whereInWords(last)}, ${plural(last.findings.length, 'finding')}: ${printable(`${first?.kind} ${first?.name}: ${first?.message}`)}`
   return `${failure}; before that, ${lastProven ?? 'never'}`
 }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { everything, isEverything, type RestorePlan, type Selection, WalbackError } from '../src/index.ts'
+import { everything, isEverything, type RestorePlan, type Selection, tablesOf, WalbackError } from '../src/index.ts'
 import { printable, shellWord } from './format.ts'
 
 /** What a command line says about which tables are meant. */
@@ -56,12 +56,11 @@ const shown = 12
 export function selectionInWords({ base, selected }: RestorePlan): string[] {
   if (selected === undefined || isEverything(selected.selection)) return []
   const { tables, selection, readsAll } = selected
-  const names = base.tables
-    .filter(({ oid }) => tables.has(oid))
-    .map(({ schema, name }) => printable(`${schema}.${name}`))
+  const known = tablesOf(base)
+  const names = known.filter(({ oid }) => tables.has(oid)).map(({ schema, name }) => printable(`${schema}.${name}`))
   const more = names.length > shown ? ` and ${names.length - shown} more` : ''
   return [
-    `${names.length} of ${base.tables.length + (base.leftOut?.length ?? 0)} tables: ${names.slice(0, shown).join(', ')}${more}${selection.rows ? '' : ', without rows'}`,
+    `${names.length} of ${known.length} tables: ${names.slice(0, shown).join(', ')}${more}${selection.rows ? '' : ', without rows'}`,
     ...(readsAll === undefined ? [] : [`all rows are read, and those of other tables dropped: ${readsAll}`]),
   ]
 }
@@ -70,7 +69,9 @@ export const selectionJson = ({ base, selected }: RestorePlan): Record<string, u
   selected === undefined
     ? null
     : {
-        tables: base.tables.filter(({ oid }) => selected.tables.has(oid)).map(({ schema, name }) => ({ schema, name })),
+        tables: tablesOf(base)
+          .filter(({ oid }) => selected.tables.has(oid))
+          .map(({ schema, name }) => ({ schema, name })),
         rows: selected.selection.rows,
         reads_all: selected.readsAll ?? null,
       }

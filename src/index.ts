@@ -115,9 +115,10 @@ export {
   type BaseHead,
   type BaseManifest,
   type BaseTable,
-  kindOf,
+  baseKind,
   readBaseHeads,
   readManifests,
+  tablesOf,
 } from './repository/base.ts'
 export {
   type Credential,

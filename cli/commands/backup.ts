@@ -1,4 +1,5 @@
 import {
+  baseKind,
   type CaptureSessionOptions,
   captureUpToNow,
   completeBase,
@@ -6,7 +7,6 @@ import {
   formatLsn,
   formatTime,
   isEverything,
-  kindOf,
   messageOf,
   micros,
   type PublishedTables,
@@ -141,7 +141,7 @@ async function full(context: Context, options: Options): Promise<number> {
       `of some tables (${flagsOf(base.selection)}): restores of these take it; for all else there has to be a base of all tables`,
     )
   out.document({
-    kind: kindOf(base),
+    kind: baseKind(base),
     id: base.id,
     source,
     repository: repository.storage.url,

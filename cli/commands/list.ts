@@ -22,7 +22,9 @@ async function list(context: Context): Promise<undefined> {
       .map((line) => `  ${line}`)
       .join('\n')}`,
   )
-  out.data(`\n${bases.length === 0 ? 'no base backups' : baseTable(bases)}`)
+  out.data(
+    `\n${bases.length === 0 ? `no base backups${partialBases.length > 0 ? ' of all tables' : ''}` : baseTable(bases)}`,
+  )
   if (partialBases.length > 0) out.data(`\nof some tables, for restores of these:\n${baseTable(partialBases)}`)
   if (marks.length > 0) {
     const rows = marks.map((mark) => [printable(mark.name), formatTime(mark.time), formatLsn(mark.lsn)])

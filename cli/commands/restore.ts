@@ -1,8 +1,8 @@
 import {
+  baseKind,
   describeConninfo,
   formatLsn,
   formatTime,
-  kindOf,
   type LiveUse,
   type Micros,
   mergeModes,
@@ -19,12 +19,20 @@ import { bytes, plural, printable, shellWord } from '../format.ts'
 import { type InPlaceFlags, inPlaceInWords, refuseOtherPlaces, restoreInItsPlace, rollback } from '../in-place.ts'
 import { type Destination, restoreIntoDatabase } from '../into-database.ts'
 import { type LiveFlags, liveInWords, liveUseOf, parseMergeMode, restoreLive } from '../live-restore.ts'
+import { namingOthers } from '../other-base.ts'
 import { addStageFlags } from '../past.ts'
 import { type ReviewedPlan, readPlanFile, writePlanFile } from '../plan-file.ts'
 import { type Eta, etaInWords, etaJson, etaOf } from '../proofs.ts'
 import { passedOverJson, readFirst } from '../readable.ts'
 import { addRoleFlags, type RoleFlags, roleOptionsOf } from '../roles.ts'
-import { addSelectionFlags, type SelectionFlags, selectionInWords, selectionJson, selectionOf } from '../selection.ts'
+import {
+  addSelectionFlags,
+  flagsOf,
+  type SelectionFlags,
+  selectionInWords,
+  selectionJson,
+  selectionOf,
+} from '../selection.ts'
 import { restoreAsSql } from '../sql-out.ts'
 import { addTargetFlags, type TargetFlags, targetInJson, targetOf } from '../target.ts'
 import { lookAtTarget, lookInWords, lookJson, refuseFailing } from '../target-look.ts'
@@ -32,6 +40,7 @@ import { addInterrupted, requestOf, tellInterrupted } from './restore-interrupte
 import { checkPreviewFlags, type PreviewFlags, preview, previewInWords, previewJson } from './restore-preview.ts'
 
 interface Options extends RoleFlags, TargetFlags, SelectionFlags, LiveFlags, InPlaceFlags, PreviewFlags {
+  readonly base?: string
   readonly into?: string
   readonly intoUrl?: string
   readonly sqlOut?: string
@@ -58,6 +67,7 @@ export const addRestore: AddCommand = (program, bind) => {
     .option('--confirm <database>', 'with --in-place: its name, instead of typing it')
     .option('--as <table>', 'one --table into the database of --db, under a new name')
     .option('--merge <mode>', `rows back into the tables of --db: ${mergeModes.join(', ')}`, parseMergeMode)
+    .option('--base <id>', 'from this base backup, and not from the one that has least to be read')
     .option('--plan', 'show what would be done, and end')
     .option('--plan-file <file>', 'write that to a file too, to be reviewed, and then carried out with --apply')
     .option('--apply <file>', 'carry out the plan of such a file, or nothing; no other flag but --confirm goes with it')
@@ -86,7 +96,11 @@ async function restore(context: Context, given: Options): Promise<number | undef
     passedOver,
     value: plan,
   } = await readFirst(context, async (opened) => {
-    const selected = await planSelected(opened.repository, opened.source, target, selection, { signal })
+    const selected = await planSelected(opened.repository, opened.source, target, selection, {
+      base: options.base,
+      onPassedOver: (base, { message }) => out.warn(`base ${base} is passed over: ${printable(message)}`),
+      signal,
+    })
     reviewed?.check(opened.source, selected)
     return selected
   })
@@ -129,20 +143,25 @@ async function restore(context: Context, given: Options): Promise<number | undef
   out.line({ type: 'plan', schema_version: 1, ...json })
   refuseFailing(looked)
   if (destination === undefined)
-    return restoreAsSql(context, repository, plan, { ...options, sqlOut: options.sqlOut ?? '-' })
+    return namingOthers(plan, () =>
+      restoreAsSql(context, repository, plan, { ...options, sqlOut: options.sqlOut ?? '-' }),
+    )
   if (options.inPlace)
     return restoreInItsPlace(context, repository, plan, destination.conninfo, {
       ...options,
       request: requestOf(plan, options),
     })
   if (reviewed === undefined) await context.confirm('Proceed?', { plan: json })
-  if (live !== undefined) return restoreLive(context, repository, plan, destination.conninfo, live, options.jobs)
+  if (live !== undefined)
+    return namingOthers(plan, () => restoreLive(context, repository, plan, destination.conninfo, live, options.jobs))
   await tellInterrupted(context, destination.conninfo)
-  return restoreIntoDatabase(context, repository, plan, destination, {
-    jobs: options.jobs,
-    roles: roleOptionsOf(options),
-    request: requestOf(plan, options),
-  })
+  return namingOthers(plan, () =>
+    restoreIntoDatabase(context, repository, plan, destination, {
+      jobs: options.jobs,
+      roles: roleOptionsOf(options),
+      request: requestOf(plan, options),
+    }),
+  )
 }
 
 async function destinationOf(context: Context, options: Options): Promise<Destination> {
@@ -190,7 +209,20 @@ async function reviewedPlan(context: Context, given: Options, file: string): Pro
 
 /** What a plan's file says. */
 const planned = [
-  ...(['to', 'toLsn', 'toTx', 'beforeTx', 'toMark', 'into', 'intoUrl', 'sqlOut', 'inPlace', 'as', 'merge'] as const),
+  ...([
+    'to',
+    'toLsn',
+    'toTx',
+    'beforeTx',
+    'toMark',
+    'base',
+    'into',
+    'intoUrl',
+    'sqlOut',
+    'inPlace',
+    'as',
+    'merge',
+  ] as const),
   ...([
     'table',
     'schema',
@@ -275,7 +307,7 @@ function planInWords(
   const { base, lastKept } = plan
   const missing = isLive ? plan.unseen : plan.notRestored
   const lines = [
-    `from       base ${base.id}${kindOf(base) === 'partial' ? ' of some tables' : ''} (${bytes(plan.bytes.base)}) + ${plural(segmentsOf(plan), 'segment')} (${bytes(plan.bytes.segments)}), replaying ${plural(plan.transactions, 'transaction')}`,
+    `from       base ${base.id}${baseKind(base) === 'partial' ? ' of some tables' : ''} (${bytes(plan.bytes.base)}) + ${plural(segmentsOf(plan), 'segment')} (${bytes(plan.bytes.segments)}), replaying ${plural(plan.transactions, 'transaction')}`,
     `to         ${targetInWords(context, plan)}`,
     `last kept  ${entryInWords(context, lastKept) ?? 'the state of the base itself'}`,
     `left out   ${leftOutInWords(context, plan)}`,
@@ -334,6 +366,7 @@ function planJson(
     target: targetInJson(plan.target),
     timeline: plan.timeline.id,
     base: plan.base.id,
+    base_selection: plan.base.selection === undefined ? null : flagsOf(plan.base.selection),
     segments: segmentsOf(plan),
     lsn: formatLsn(plan.reached),
     last_kept: entryJson(plan.lastKept),

@@ -76,7 +76,8 @@ async function status(context: Context): Promise<undefined> {
     archive_end: holdings.end ? point(holdings.end) : null,
     bases: {
       count: holdings.bases.length,
-      stored_bytes: holdings.bases.reduce((sum, base) => sum + base.stored_bytes, 0),
+      partial: holdings.partialBases.length,
+      stored_bytes: [...holdings.bases, ...holdings.partialBases].reduce((sum, base) => sum + base.stored_bytes, 0),
     },
     last_base: holdings.bases.length > 0 ? baseJson(holdings.bases.at(-1) as (typeof holdings.bases)[number]) : null,
     segments: segmentsJson(holdings),
@@ -139,8 +140,10 @@ function inWords({ out }: Context, holdings: Holdings, database: Database, isPro
       `  ${out.paintData(level.toUpperCase().padEnd(11), level === 'error' ? 'red' : 'yellow')}  ${object}: ${why}`,
     )
   const base = bases.at(-1)
-  const size = bytes(bases.reduce((sum, one) => sum + one.stored_bytes, 0))
-  lines.push(`  bases        ${base === undefined ? 'none' : `${bases.length}, ${size}; the last ${base.id}`}`)
+  const { partialBases } = holdings
+  const size = bytes([...bases, ...partialBases].reduce((sum, one) => sum + one.stored_bytes, 0))
+  const ofSome = partialBases.length > 0 ? `, and ${partialBases.length} of some tables` : ''
+  lines.push(`  bases        ${base === undefined ? 'none' : `${bases.length}${ofSome}, ${size}; the last ${base.id}`}`)
   lines.push(
     `  segments     ${plural(segments.count, 'segment')}, ${bytes(segments.stored_bytes)}, ${plural(segments.transactions, 'transaction')}`,
   )

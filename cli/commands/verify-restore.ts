@@ -76,7 +76,9 @@ export async function rehearse(
   const isDamaged = findings.some(({ kind }) => kind === 'damaged')
   throw new WalbackError(
     isDamaged ? 'corrupt' : 'failed',
-    `not proven restorable: ${plural(findings.length, 'finding')}`,
+    findings.every(({ kind }) => kind === 'too-slow')
+      ? 'restorable, and not in the time that it may take'
+      : `not proven restorable: ${plural(findings.length, 'finding')}`,
     {
       hint: isDamaged
         ? 'each is named above; `walback verify` says which objects are damaged and what they cost'

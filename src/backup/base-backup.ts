@@ -6,6 +6,7 @@ import { Throttle } from '../base/throttle.ts'
 import { version as walbackVersion } from '../base/version.ts'
 import type { QualifiedName, Table } from '../model/catalog.ts'
 import { formatLsn } from '../model/lsn.ts'
+import { inOneOrder } from '../model/selection.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
 import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
@@ -48,9 +49,10 @@ export async function takeBase(
   conninfo: Conninfo,
   repository: Repository,
   timeline: Timeline,
-  options: BaseBackupOptions,
+  given: BaseBackupOptions,
 ): Promise<TakenBase> {
-  const { signal } = options
+  const { selection, signal } = given
+  const options = { ...given, selection: selection && inOneOrder(selection) }
   const run = randomBytes(3).toString('hex')
   const application = (conninfo.applicationName ?? 'walback backup').slice(0, 40)
   const openSession = () =>

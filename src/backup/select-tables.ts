@@ -8,7 +8,7 @@ export interface SelectedTables {
   readonly leftOut: readonly Table[]
 }
 
-/** Refuses a selection of rows that no table has a part in; the tables below one that is meant are meant too. */
+/** Refuses a selection that no table with rows has a part in; the tables below one that is meant are meant too. */
 export async function selectFrom(
   client: pg.Client,
   tables: readonly Table[],
@@ -17,9 +17,10 @@ export async function selectFrom(
   if (selection === undefined) return { tables, leftOut: [] }
   const { rows } = await client.query<Descendant>(relationsSql)
   const meant = meantTables(rows, selection)
-  if (meant.size === 0) throw noSuchTable(rows, selection, 'the database')
   const isMeant = ({ oid }: Table): boolean => selection.rows && meant.has(String(oid))
-  return { tables: tables.filter(isMeant), leftOut: tables.filter((table) => !isMeant(table)) }
+  const chosen = tables.filter(isMeant)
+  if (meant.size === 0 || (selection.rows && chosen.length === 0)) throw noSuchTable(tables, selection, 'the database')
+  return { tables: chosen, leftOut: tables.filter((table) => !isMeant(table)) }
 }
 
 /** Tables of extensions too: the rows of some are dumped. */

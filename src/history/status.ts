@@ -1,7 +1,7 @@
 /** What can be restored: windows, and the gaps between them. */
 import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
 import type { Micros } from '../model/time.ts'
-import { type BaseManifest, kindOf, readManifests } from '../repository/base.ts'
+import { type BaseManifest, baseKind, readManifests } from '../repository/base.ts'
 import { covers, type Range } from '../repository/pruned.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { SegmentSummary } from '../repository/segment-format.ts'
@@ -171,8 +171,8 @@ export async function readHoldings(repository: Repository, source: string, signa
   const timelines = await readTimelines(repository, source, signal)
   const all = await readManifests(repository, source, { of: 'any', signal })
   const [bases, partialBases] = [
-    all.filter((base) => kindOf(base) === 'full'),
-    all.filter((base) => kindOf(base) === 'partial'),
+    all.filter((base) => baseKind(base) === 'full'),
+    all.filter((base) => baseKind(base) === 'partial'),
   ]
   const segments = new Map<string, SegmentSummary[]>()
   const pruned = new Map<string, readonly Range[]>()

@@ -39,6 +39,18 @@ export const isPartial = ({ tables, schemas, excludeTables, excludeSchemas }: Se
 
 export const isEverything = (selection: Selection): boolean => selection.rows && !isPartial(selection)
 
+/** The same, however it was given. */
+export const inOneOrder = ({ tables, schemas, excludeTables, excludeSchemas, rows }: Selection): Selection => {
+  const sorted = (patterns: readonly string[]): string[] => [...new Set(patterns)].sort()
+  return {
+    tables: sorted(tables),
+    schemas: sorted(schemas),
+    excludeTables: sorted(excludeTables),
+    excludeSchemas: sorted(excludeSchemas),
+    rows,
+  }
+}
+
 /** A matcher for table patterns. */
 export function matchTables(patterns: readonly string[]): (table: TableName) => boolean {
   const expressions = patterns.map(expressionOf)

@@ -22,13 +22,13 @@ export type ObjectReference = z.infer<typeof objectReference>
 
 export const pieceShape = objectReference.extend({ rows: z.number() })
 
+const namedTable = z.object({ oid: z.number(), schema: z.string(), name: z.string() })
+type NamedTable = z.infer<typeof namedTable> & { readonly types?: readonly string[] | undefined }
+
 /** One list may be that of many tables. */
 const names: z.ZodType<readonly string[]> = z.array(z.string())
 
-const baseTable = z.object({
-  oid: z.number(),
-  schema: z.string(),
-  name: z.string(),
+const baseTable = namedTable.extend({
   /** Columns whose values are stored, in their order: all but generated ones. */
   columns: names,
   /** The columns' types on the source, as `oid.modifier`: rows of the stream must still have them. */
@@ -92,7 +92,7 @@ const manifestShape = z.object({
   /** It is of some of the tables only, which were selected by this; of the others the schema alone is here. */
   selection: selectionShape.optional(),
   /** Those others. */
-  leftOut: z.array(z.object({ oid: z.number(), schema: z.string(), name: z.string() })).optional(),
+  leftOut: z.array(namedTable).optional(),
   /** It was made from another base and its segments, off the source (src/compact). */
   compacted: z
     .object({
@@ -148,7 +148,7 @@ export async function readManifestBytes(
 }
 
 /** So much of a manifest as a shape asks for; undefined for a base that was given up. */
-async function readMade<T extends { readonly source: string }>(
+async function readMade<T extends Pick<BaseHead, 'source' | 'format' | 'selection'>>(
   from: ObjectSource,
   source: string,
   base: string,
@@ -162,6 +162,8 @@ async function readMade<T extends { readonly source: string }>(
   if (fault !== undefined && !isMark) throw damaged(key, fault)
   const made = value as unknown as T
   if (value.id !== base || (!isMark && made.source !== source)) throw damaged(key, `it is the manifest of ${value.id}`)
+  if (!isMark && (made.format === 2) !== (made.selection !== undefined))
+    throw damaged(key, 'it does not say whether it is of all tables')
   return isMark ? undefined : made
 }
 
@@ -222,11 +224,9 @@ export const earlierSnapshots = ({ tables }: Pick<BaseManifest, 'tables'>): stri
   ...new Set(tables.flatMap(({ snapshot }) => snapshot ?? [])),
 ]
 
-/** Which bases are read: those of all tables, unless others are asked for. */
-export type BaseKind = 'full' | 'partial' | 'any'
-
 interface ReadOptions {
-  readonly of?: BaseKind
+  /** Which are read: those of all tables, if not given. */
+  readonly of?: 'full' | 'partial' | 'any'
   readonly signal?: AbortSignal | undefined
 }
 
@@ -269,13 +269,20 @@ async function readEach<T extends BaseHead>(
   for await (const { key } of repository.storage.list(basesPrefix(source), { signal })) {
     const id = /\/([^/]+)\/manifest\.json$/.exec(key)?.[1]
     const base = id === undefined ? undefined : await read(id)
-    if (base && (of === 'any' || kindOf(base) === of)) bases.push(base)
+    if (base && (of === 'any' || baseKind(base) === of)) bases.push(base)
   }
   return bases.sort(inOrder)
 }
 
-export const kindOf = ({ selection }: Pick<BaseHead, 'selection'>): Exclude<BaseKind, 'any'> =>
+/** Of all tables, or of some. */
+export const baseKind = ({ selection }: Pick<BaseHead, 'selection'>): 'full' | 'partial' =>
   selection === undefined ? 'full' : 'partial'
+
+/** All tables that it knows, whether or not it has their rows. */
+export const tablesOf = ({ tables, leftOut = [] }: Pick<BaseManifest, 'tables' | 'leftOut'>): NamedTable[] => [
+  ...tables,
+  ...leftOut,
+]
 
 /** By timelines, and where they were taken in them. */
 export const inOrder = (a: BaseHead, b: BaseHead): number =>

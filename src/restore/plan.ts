@@ -4,7 +4,7 @@ import { formatLsn, type Lsn, maxLsn, parseLsn } from '../model/lsn.ts'
 import { parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import type { RecoveryTarget } from '../model/target.ts'
 import { micros } from '../model/time.ts'
-import { type BaseKind, type BaseManifest, earlierSnapshots, readManifests } from '../repository/base.ts'
+import { type BaseManifest, earlierSnapshots, readManifests } from '../repository/base.ts'
 import { horizonFor, oldestSnapshot } from '../repository/reach.ts'
 import type { Repository } from '../repository/repository.ts'
 import { changesAnything, type SegmentSummary, type TransactionEntry } from '../repository/segment-format.ts'
@@ -76,16 +76,12 @@ export const bytesOf = (segments: readonly StoredSegment[]): number =>
   segments.reduce((sum, segment) => sum + segment.size_bytes + segment.parts_bytes, 0)
 
 export interface PlanOptions {
-  /** The one to take. */
-  readonly base?: string
-  /** Which bases are looked at: those of all tables, if not given. */
-  readonly of?: BaseKind
-  /** Leaves others out. */
-  readonly mayDo?: (base: BaseManifest) => boolean
+  /** The source's bases, in order, that may be taken: those of all tables, if not given. */
+  readonly bases?: readonly BaseManifest[]
   readonly signal?: AbortSignal | undefined
 }
 
-/** Chooses timeline, base (or takes the one named) and segments; refuses a target that cannot be had, naming the nearest. */
+/** Chooses timeline, base and segments; refuses a target that cannot be had, naming the nearest. */
 export async function planRestore(
   repository: Repository,
   source: string,
@@ -98,8 +94,7 @@ export async function planRestore(
       hint: 'check --source and --repo; `walback list` shows what is there',
     })
   }
-  const all = await readManifests(repository, source, options)
-  const bases = all.filter((base) => (options.base ?? base.id) === base.id && options.mayDo?.(base) !== false)
+  const bases = options.bases ?? (await readManifests(repository, source, options))
   const misses: Miss[] = []
   for (const timeline of timelines.toReversed()) {
     const own = bases.filter((base) => base.timeline === timeline.id)

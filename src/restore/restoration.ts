@@ -9,7 +9,7 @@ import { connect } from '../postgres/connect.ts'
 import type { Conninfo } from '../postgres/conninfo.ts'
 import { openRowSession } from '../postgres/row-session.ts'
 import type { Statement } from '../postgres/split-sql.ts'
-import type { BaseTable } from '../repository/base.ts'
+import { type BaseTable, tablesOf } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import { begunShape, fingerprintOf, isAnother } from './begun.ts'
 import { Checkpoints } from './checkpoints.ts'
@@ -118,7 +118,7 @@ export class Restoration {
     for (const lane of lanes) await lane.query('SET synchronous_commit = off')
     const [first] = lanes as [pg.Client]
     const tables = new TargetTables()
-    await tables.addBase(first, [...base.tables, ...base.sequences])
+    await tables.addBase(first, [...tablesOf(base), ...base.sequences])
     const proof = new Phase('proof', 'tables', read.length, this.options.onProgress)
     const proving = { ...this.copying, onTable: () => proof.add(1) }
     const filledViews: string[] = []

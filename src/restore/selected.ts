@@ -3,11 +3,13 @@
 import { ahead } from '../base/ahead.ts'
 import { WalbackError } from '../base/errors.ts'
 import type { QualifiedName } from '../model/catalog.ts'
+import { parseLsn } from '../model/lsn.ts'
 import { isEverything, meantWithBelow, noSuchTable, type Selection } from '../model/selection.ts'
+import { fullXid, isVisible, parseSnapshot } from '../model/snapshot.ts'
 import type { Statement } from '../postgres/split-sql.ts'
-import type { BaseManifest, BaseTable } from '../repository/base.ts'
+import { type BaseManifest, type BaseTable, tablesOf } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
-import type { SegmentTrailer } from '../repository/segment-format.ts'
+import type { SegmentTrailer, TransactionEntry } from '../repository/segment-format.ts'
 import { readers, readSegment, type StoredSegment } from '../repository/segments.ts'
 import { bytesOf, type RestorePlan } from './plan.ts'
 import { loadStatements, type SchemaStatements } from './schema.ts'
@@ -16,7 +18,7 @@ import { type ForeignKey, foreignKeyIn, inheritanceIn, isUnderstood, tablesIn } 
 /** What of a plan's base and stream is read. */
 export interface Selected {
   readonly selection: Selection
-  /** The base's tables that are meant, by their ids. */
+  /** The base's tables that are meant, by their ids; where no rows are, those that it has no rows of too. */
   readonly tables: ReadonlySet<number>
   /** Tables of the base whose rows are not read, by their ids. */
   readonly without: ReadonlySet<number>
@@ -39,19 +41,19 @@ export async function selectTables(
 ): Promise<RestorePlan> {
   if (isEverything(selection)) return plan
   const { base } = plan
+  const known = tablesOf(base)
   const statements = await loadStatements(repository, plan, options.signal)
-  const kept = keptOf(base.tables, [...statements.pre, ...statements.post], selection)
+  const kept = keptOf(known, [...statements.pre, ...statements.post], selection)
   const touched = await readTouched(repository, plan, options.signal)
   const commands = [...touched.values()].flatMap((segment) => segment.commands)
   if (kept.size === 0 && !commands.some(({ tag }) => tag === undefined || mayName.test(tag)))
-    throw noSuchTable(base.tables, selection, 'the base')
+    throw noSuchTable(known, selection, 'the base')
   const readsAll = selection.rows ? whyAll(statements, commands) : undefined
   const isMeant = (table: QualifiedName): boolean => kept.has(keyOf(table))
   const isRead = (table: QualifiedName): boolean => readsAll !== undefined || (selection.rows && isMeant(table))
-  const { leftOut = [] } = base
-  const lacking = leftOut.find(isRead)
+  const lacking = base.leftOut?.find(isRead)
   if (lacking !== undefined) throw notInIt(base, lacking, readsAll)
-  const without = new Set([...base.tables, ...leftOut].filter((table) => !isRead(table)).map(({ oid }) => oid))
+  const without = new Set(known.filter((table) => !isRead(table)).map(({ oid }) => oid))
   const isNeeded = ({ key }: StoredSegment): boolean => {
     const segment = touched.get(key)
     if (segment === undefined || segment.commands.length > 0) return true
@@ -76,7 +78,7 @@ export async function selectTables(
     },
     selected: {
       selection,
-      tables: new Set(base.tables.filter(isMeant).map(({ oid }) => oid)),
+      tables: new Set(known.filter(isMeant).map(({ oid }) => oid)),
       without,
       readsAll,
       isCut: (statement) => cutKey(statement) !== undefined,
@@ -93,7 +95,7 @@ const inWords = ({ schema, name }: QualifiedName): string => `${schema}.${name}`
 
 /** The base's tables that are meant, with those below them: whoever names a partitioned table means its rows. */
 function keptOf(
-  tables: readonly BaseTable[],
+  tables: readonly QualifiedName[],
   statements: readonly Statement[],
   selection: Selection,
 ): ReadonlySet<string> {
@@ -116,16 +118,25 @@ interface Touched {
   readonly commands: readonly Command[]
 }
 
-/** Of all segments, from their trailers, of which none is kept. */
+/**
+ * Of all segments, from their trailers, of which none is kept. Commands are those between base and target: a segment also
+ * has what the base saw, and what comes after the target, such as the migration that it is the moment before.
+ */
 async function readTouched(
   repository: Repository,
-  { earlier, segments }: RestorePlan,
+  { base, cut, earlier, segments }: RestorePlan,
   signal: AbortSignal | undefined,
 ): Promise<Map<string, Touched>> {
+  const snapshot = parseSnapshot(base.snapshot)
+  const isReplayed = ({ end, xid }: TransactionEntry): boolean =>
+    parseLsn(end) <= cut && !isVisible(fullXid(BigInt(xid)), snapshot)
   const all = [...new Map([...earlier, ...segments].map((segment) => [segment.key, segment])).values()]
   const load = async (segment: StoredSegment, stop: AbortSignal) => {
     const { key, trailer } = await readSegment(repository, segment, stop)
-    return { key, touched: { tables: changedTables(trailer), commands: commandsOf(trailer) } }
+    return {
+      key,
+      touched: { tables: changedTables(trailer), commands: commandsOf(trailer.transactions.filter(isReplayed)) },
+    }
   }
   const found = new Map<string, Touched>()
   for await (const { key, touched } of ahead(all, load, { most: readers, signal })) found.set(key, touched)
@@ -137,7 +148,7 @@ function changedTables({ tables, transactions }: SegmentTrailer): number[] {
   return [...places].map((place) => tables[place]?.oid ?? 0)
 }
 
-function commandsOf({ transactions }: SegmentTrailer): Command[] {
+function commandsOf(transactions: readonly TransactionEntry[]): Command[] {
   const kinds = new Map<string, Command>()
   for (const { ddl = [], ddlCount = 0 } of transactions) {
     for (const { tag, unsure } of ddl) kinds.set(`${tag} ${unsure}`, { tag, isUnsure: unsure !== undefined })

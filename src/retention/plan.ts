@@ -1,7 +1,7 @@
 import { WalbackError } from '../base/errors.ts'
 import { type Lsn, parseLsn } from '../model/lsn.ts'
 import { type Micros, micros } from '../model/time.ts'
-import { type BaseHead, kindOf } from '../repository/base.ts'
+import { type BaseHead, baseKind, inOrder } from '../repository/base.ts'
 import type { BegunBase } from '../repository/base-progress.ts'
 import type { Range } from '../repository/pruned.ts'
 import { type BaseStanding, type GoodBase, standingOf } from './base-standing.ts'
@@ -68,8 +68,7 @@ export function planPrune(inventory: Inventory, policy: RetentionPolicy, lacking
   if (isEmptyPolicy(policy)) throw emptyPolicy()
   const standings = inventory.bases.map((base) => standingOf(inventory, base))
   const sound = standings.flatMap((standing) => (standing.kind === 'good' ? [standing] : []))
-  const good = sound.filter(({ base }) => kindOf(base) === 'full')
-  const ofSome = sound.filter(({ base }) => kindOf(base) === 'partial')
+  const good = sound.filter(({ base }) => baseKind(base) === 'full')
   if (good.length === 0) throw nothingRestorable(inventory)
   const counted = good.filter(({ base }) => !lacking.has(base.id))
   const newest = counted.at(-1)
@@ -79,17 +78,13 @@ export function planPrune(inventory: Inventory, policy: RetentionPolicy, lacking
   keeping.keepBase(newest, 'newest that can be restored')
   keeping.keepStream(newest.stock, { from: newest.from, to: newest.run.end })
   keepCurrentEnd(inventory, counted, keeping)
-  keepOfSome(
-    inventory,
-    policy,
-    ofSome.filter(({ base }) => !lacking.has(base.id)),
-    keeping,
-  )
+  const some = sound.filter(({ base }) => baseKind(base) === 'partial' && !lacking.has(base.id))
+  keepOfSome(inventory, policy, { good: counted, ofSome: some }, keeping)
   for (const base of sound) {
     const urls = lacking.get(base.base.id)
     if (urls === undefined) continue
     keeping.keepBase(base, `not in ${urls.join(', ')} yet, and counts for no rule before it is`)
-    if (kindOf(base.base) === 'partial') continue
+    if (baseKind(base.base) === 'partial') continue
     // What is restored from it may have nothing else to go by, also on a timeline that is over.
     keeping.keepStream(base.stock, { from: base.from, to: base.run.end })
   }
@@ -136,10 +131,18 @@ function keepByRules(inventory: Inventory, policy: RetentionPolicy, good: readon
 
 /**
  * Bases of some tables, each selection by itself: the rules for bases count them apart from those of all tables, whose
- * place they cannot take. With a window, those in it stay as well. No more of the stream is kept for one than it reads.
+ * place they cannot take, and they go with the oldest of those that a rule keeps. With a window, those in it stay as
+ * well. No more of the stream is kept for one than it reads.
  */
-function keepOfSome(inventory: Inventory, policy: RetentionPolicy, bases: readonly GoodBase[], keeping: Keeping): void {
+function keepOfSome(
+  inventory: Inventory,
+  policy: RetentionPolicy,
+  { good, ofSome }: { readonly good: readonly GoodBase[]; readonly ofSome: readonly GoodBase[] },
+  keeping: Keeping,
+): void {
   const now = reference(inventory)
+  const oldest = good.find((base) => keeping.reasons(base).length > 0)
+  const bases = ofSome.filter(({ base }) => oldest === undefined || inOrder(oldest.base, base) < 0)
   const { window_ms } = policy
   const isInWindow = ({ time }: GoodBase): boolean =>
     window_ms !== undefined && window_ms > 0 && time >= now - BigInt(window_ms) * 1000n
@@ -228,7 +231,7 @@ function judgeUnfinished(inventory: Inventory, good: readonly GoodBase[], keepin
     verdicts.push({
       begun,
       isKept: true,
-      reason: 'unfinished: a backup is at work at it, or the next one carries it on',
+      reason: 'unfinished: a backup is at work at it, or the next one of the same tables carries it on',
     })
     const before = own.findLast(({ base }) => Date.parse(base.finished) + clocksApart_ms <= started)
     keepToEnd(current, before?.from ?? current.start, keeping)
@@ -267,7 +270,7 @@ const emptyPolicy = (): WalbackError =>
 
 const nothingRestorable = ({ source, bases }: Inventory): WalbackError =>
   new WalbackError('refused', `nothing of ${source} can be restored now, so nothing is removed`, {
-    hint: bases.every((base) => kindOf(base) === 'partial')
+    hint: bases.every((base) => baseKind(base) === 'partial')
       ? 'there is no base backup: take one with `walback backup --full`'
       : 'no base has a stream that reaches it: let the agent run, or bring lost objects back; `walback status` shows more',
   })

@@ -1,6 +1,6 @@
 import { ahead } from '../base/ahead.ts'
 import { parseLsn } from '../model/lsn.ts'
-import { type BaseHead, type BaseManifest, headOf, readManifest } from '../repository/base.ts'
+import { type BaseHead, type BaseManifest, baseKind, headOf, readManifest } from '../repository/base.ts'
 import { checkProgress } from '../repository/base-progress.ts'
 import { baseProgressPrefix, manifestKey } from '../repository/layout.ts'
 import { readRemoved } from '../repository/pruned.ts'
@@ -79,7 +79,11 @@ async function withoutManifest(
   const { repository, source, signal } = walk.options
   const progress = baseProgressPrefix(source, id)
   if ([...objects.keys()].some((key) => key.startsWith(progress))) {
-    walk.note('base-unfinished', progress, `base ${id} is not finished: the next backup carries it on or removes it`)
+    walk.note(
+      'base-unfinished',
+      progress,
+      `base ${id} is not finished: the next backup of the same tables carries it on, or one removes it`,
+    )
     for (const key of objects.keys()) {
       if (!key.startsWith(progress)) continue
       try {
@@ -178,9 +182,12 @@ async function checkObject(walk: Walk, base: ShelvedBase, object: BaseObject, st
   }
 }
 
+const bringBackSome = `${bringBack}; or delete what lies below its name: it is of some tables, and \`walback restore --base\` names another`
+
 /** Tells of a base's faults, once it is known what they cost. */
-export function tellFaults(walk: Walk, { faults }: WalkedBase, lost: readonly LostTargets[]): void {
-  for (const fault of faults) walk.damage({ ...fault, lost, hint: bringBack })
+export function tellFaults(walk: Walk, { head, faults }: WalkedBase, lost: readonly LostTargets[]): void {
+  const hint = baseKind(head) === 'full' ? bringBack : bringBackSome
+  for (const fault of faults) walk.damage({ ...fault, lost, hint })
 }
 
 function leftovers(walk: Walk, id: string, objects: ReadonlyMap<string, number>, of: string): void {

@@ -1,6 +1,6 @@
 import { ahead } from '../base/ahead.ts'
 import { formatLsn, type Lsn, lsn, parseLsn } from '../model/lsn.ts'
-import { kindOf } from '../repository/base.ts'
+import { baseKind } from '../repository/base.ts'
 import { segmentKey, timelineKey } from '../repository/layout.ts'
 import { fetchLimits } from '../repository/load-segments.ts'
 import { contains, covers, type Range, readPruned } from '../repository/pruned.ts'
@@ -135,7 +135,7 @@ class ChainWalk {
     this.end = record && parseLsn(record.start)
     this.previous = record && { sha256: null, key: timelineKey(record.source, id), start: parseLsn(record.start) }
     // One of some tables makes no target restorable, and costs none.
-    const full = bases.filter(({ head }) => kindOf(head) === 'full')
+    const full = bases.filter(({ head }) => baseKind(head) === 'full')
     const mapped = full.map(({ head, at, faults }) => ({ id: head.id, at, isSound: faults.length === 0 }))
     this.map = new ChainMap(id, this.end ?? lsn(0n), mapped)
   }

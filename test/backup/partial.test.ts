@@ -10,7 +10,9 @@ import { everything, type Selection } from '../../src/model/selection.ts'
 import type { RecoveryTarget } from '../../src/model/target.ts'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
 import { type BaseManifest, readBaseHeads } from '../../src/repository/base.ts'
+import { manifestKey } from '../../src/repository/layout.ts'
 import { Repository } from '../../src/repository/repository.ts'
+import { sealedJson } from '../../src/repository/sealed-json.ts'
 import { planSelected } from '../../src/restore/plan-selected.ts'
 import { restore } from '../../src/restore/restore.ts'
 import { type VerifyReport, verifySource } from '../../src/verify/verify.ts'
@@ -104,10 +106,12 @@ describe('a base of some tables', () => {
     await expectEqual(only('small', 'audit.log', 'parts'), ['small', 'audit.log', 'parts'], some)
     await expectEqual({ ...everything, schemas: ['audit'] }, ['audit.log', 'audit.parts_2'], some)
     await expectEqual({ ...everything, excludeTables: ['big'] }, ['small', 'audit.log', 'parts'], some)
+    await expectEqual(only('parts'), ['parts'], some)
     await expectEqual(only('big'), ['big'], full)
-    await expectEqual(only('big', 'small'), ['big', 'small'], full)
+    expect((await plan(only('big', 'small'))).base.id).toBe(full.id)
     expect((await plan(everything)).base.id).toBe(full.id)
-    expect((await plan({ ...everything, rows: false })).base.id).toBe(some.id)
+    const schemaOnly = await plan({ ...only('big', 'small'), rows: false })
+    expect([schemaOnly.base.id, schemaOnly.selected?.tables.size]).toEqual([some.id, 2])
     // Before it there is only the other.
     const before = { kind: 'lsn', lsn: parseLsn(full.lsn) } as const
     expect((await plan(only('small'), before)).base.id).toBe(full.id)
@@ -119,6 +123,23 @@ describe('a base of some tables', () => {
     await archive.catchUp()
     await expectEqual(only('small'), ['small'], full)
     await expectEqual(only('big'), ['big'], full)
+  })
+
+  it('serves moments before and after a change of the schema, if none lies between', async () => {
+    await begin()
+    await archive.base()
+    await run('alter table small add column before int default 1')
+    const some = await archive.base({ selection: only('small', 'parts') })
+    const last = await archive.base({ selection: only('small') })
+    await run(`insert into small values (1001, 'kept')`)
+    const [{ lsn }] = (await run('select pg_current_wal_lsn() as lsn')) as [{ lsn: string }]
+    await run('alter table small add column after int default 2')
+    await archive.catchUp()
+    const target = { kind: 'lsn', lsn: parseLsn(lsn) } as const
+    expect((await plan(only('small'), target)).base.id).toBe(last.id)
+    // Of the one before it, where the last has not all rows.
+    expect((await plan(only('small', 'parts'), target)).base.id).toBe(some.id)
+    expect((await plan(only('small'))).base.selection).toBeUndefined()
   })
 
   it('counts as no base of all tables, wherever one is asked for', async () => {
@@ -153,11 +174,20 @@ describe('a base of some tables', () => {
   })
 
   it('that is damaged costs no target of the others, and is found', async () => {
-    const { some } = await withBoth(only('small'))
+    const { full, some } = await withBoth(only('small'))
     const key = present(some.tables[0]?.pieces[0]?.key, 'a piece of it')
     await archive.repository.storage.delete(key)
     const { findings } = await verified()
     expect(findings).toMatchObject([{ kind: 'base-object-missing', key, lost: [] }])
+    const passedOver: string[] = []
+    const planned = await planSelected(archive.repository, archive.source, latest, only('small'), {
+      onPassedOver: (id) => passedOver.push(id),
+    })
+    expect([planned.base.id, passedOver]).toEqual([full.id, [some.id]])
+    const manifest = manifestKey(archive.source, some.id)
+    await archive.repository.storage.delete(manifest)
+    await archive.repository.storage.put(manifest, sealedJson({ ...some, selection: undefined }))
+    await expect(plan(only('small'))).rejects.toMatchObject({ code: 'corrupt', message: /of all tables/ })
   })
 
   it('is carried on by whoever wants the same tables, and leaves one of all tables to be carried on', async () => {

@@ -3,7 +3,7 @@ import { expect } from 'vitest'
 import { formatLsn, parseLsn } from '../../src/model/lsn.ts'
 import type { RecoveryTarget } from '../../src/model/target.ts'
 import { micros } from '../../src/model/time.ts'
-import { type BaseManifest, readManifests } from '../../src/repository/base.ts'
+import { type BaseManifest, inOrder, readManifests } from '../../src/repository/base.ts'
 import { manifestKey } from '../../src/repository/layout.ts'
 import type { Repository } from '../../src/repository/repository.ts'
 import { planRestore } from '../../src/restore/plan.ts'
@@ -24,12 +24,11 @@ export async function planOf(
   partial?: string,
 ): Promise<{ readonly base: string; readonly reads: readonly string[]; readonly timeline: string } | undefined> {
   try {
-    const { base, earlier, segments, timeline } = await planRestore(
-      repository,
-      'app',
-      target,
-      partial === undefined ? {} : { of: 'partial', base: partial },
-    )
+    const only = async (id: string) =>
+      (await readManifests(repository, 'app', { of: 'partial' })).filter((base) => base.id === id)
+    const bases = partial === undefined ? undefined : await only(partial)
+    const options = bases === undefined ? {} : { bases }
+    const { base, earlier, segments, timeline } = await planRestore(repository, 'app', target, options)
     return { base: base.id, reads: [...earlier, ...segments].map(({ key }) => key), timeline: timeline.id }
   } catch {
     return undefined
@@ -62,9 +61,13 @@ async function restorablePartials({ repository }: MadeArchive): Promise<BaseMani
   return found
 }
 
-/** Of each selection's bases those that the rules or the window keep. */
-async function promisedPartials(archive: MadeArchive, policy: RetentionPolicy, now: bigint): Promise<Promised[]> {
-  const all = await restorablePartials(archive)
+/** Of each selection's bases, from the oldest of all tables on that is kept, those that the rules or the window keep. */
+async function promisedPartials(
+  archive: MadeArchive,
+  policy: RetentionPolicy,
+  { now, oldest }: { readonly now: bigint; readonly oldest: BaseManifest | undefined },
+): Promise<Promised[]> {
+  const all = (await restorablePartials(archive)).filter((base) => oldest !== undefined && inOrder(oldest, base) < 0)
   const promised: Promised[] = []
   for (const table of new Set(all.map(({ selection }) => selection?.tables[0]))) {
     const alike = all.filter(({ selection }) => selection?.tables[0] === table)
@@ -114,7 +117,7 @@ export async function promisesOf(archive: MadeArchive, policy: RetentionPolicy):
     promised.push({ why: 'window, by position', target: { kind: 'lsn', lsn } })
     promised.push({ why: 'window, by time', target: { kind: 'time', time } })
   }
-  return [...promised, ...(await promisedPartials(archive, policy, now))]
+  return [...promised, ...(await promisedPartials(archive, policy, { now, oldest: oldest ?? bases.at(-1) }))]
 }
 
 export const targetInWords = ({ why, target }: Promised): string =>
