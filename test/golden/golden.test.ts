@@ -2,11 +2,14 @@ import { cp, readdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseLsn } from '../../src/model/lsn.ts'
+import { everything } from '../../src/model/selection.ts'
 import { resolveConninfo } from '../../src/postgres/conninfo.ts'
 import { type EmbeddedServer, startEmbedded } from '../../src/postgres/embedded.ts'
+import { readManifests } from '../../src/repository/base.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import { sealedJson } from '../../src/repository/sealed-json.ts'
 import { planRestore } from '../../src/restore/plan.ts'
+import { planSelected } from '../../src/restore/plan-selected.ts'
 import { restore } from '../../src/restore/restore.ts'
 import { openStorage } from '../../src/storage/open.ts'
 import { whole } from '../../src/verify/subset.ts'
@@ -65,6 +68,26 @@ describe.each(golden)('the golden repository %s', (name) => {
     }
     const marked = await planRestore(repository, 'app', { kind: 'mark', name: 'golden' })
     expect(marked.timeline.id).toBe('00000001')
+  })
+
+  it('serves restores of some tables from the last base that has them', async () => {
+    const repository = await openGolden(name)
+    const last = (await readManifests(repository, 'app', { of: 'any' })).findLast(({ tables }) =>
+      tables.some((table) => table.name === 'orders'),
+    )
+    const orders = { ...everything, tables: ['orders'] }
+    const plan = await planSelected(repository, 'app', { kind: 'latest' }, orders)
+    expect(plan.base.id).toBe(last?.id)
+    const database = `${name.replaceAll(/\W/g, '_')}_orders`
+    const report = await restore(
+      repository,
+      plan,
+      { conninfo: resolveConninfo(server.url(), {}), database },
+      { jobs: 1 },
+    )
+    const targets = JSON.parse(await readFile(path.join(at(name), 'expected.json'), 'utf8')) as GoldenTarget[]
+    const rows = targets.at(-1)?.content.match(/^\(\d+,"?[A-Z]/gm)?.length
+    expect(report).toMatchObject({ tables: 1, rows })
   })
 })
 

@@ -12,6 +12,7 @@ import { emit } from '../../src/capture/heartbeat.ts'
 import { setUp } from '../../src/capture/setup.ts'
 import { compact } from '../../src/compact/compact.ts'
 import { planCompaction } from '../../src/compact/plan.ts'
+import { everything } from '../../src/model/selection.ts'
 import { startEmbedded } from '../../src/postgres/embedded.ts'
 import { once, open } from '../restore/round-trip.ts'
 import { openArchive } from '../support/walback.ts'
@@ -56,6 +57,8 @@ await setUp(client, archive.repository, { source: 'app', replicaIdentity: 'full'
 await client.end()
 await archive.base()
 await note('a second timeline', `insert into orders (customer) values ('Cy')`)
+await archive.base({ selection: { ...everything, tables: ['orders'] } })
+await note('a base of some tables', `insert into orders (customer) values ('Di')`)
 
 if (passphrase !== undefined) {
   const { end } = await planCompaction(archive.repository, 'app', { kind: 'latest' })
