@@ -231,7 +231,7 @@ export class Context {
   }
 
   /** One line from the terminal, which itself edits it: an interrupt is then a signal, as everywhere else. */
-  private async ask(question: string): Promise<string> {
+  async ask(question: string): Promise<string> {
     const reader = createInterface({ input: this.world.stdin, output: this.world.stderr, terminal: false })
     try {
       const closed = new Promise<string>((settle) => reader.once('close', () => settle('')))

@@ -23,13 +23,17 @@ export const addTargetFlags = (command: Command, flag: '--to' | '--at' = '--to')
     .option('--to-mark <name>', 'up to a mark')
 
 /** The one target that is given; `question` is what is asked if there is none. */
-export function targetOf(
+export async function targetOf(
   context: Context,
   options: TargetFlags,
   question: 'restore to when?' | 'query as of when?',
-): RecoveryTarget {
+): Promise<RecoveryTarget> {
   const target = findTarget(context, options)
   if (target !== undefined) return target
+  if (context.isInteractive) {
+    const answer = await context.ask(`${question} (a time, latest, before-tx:81240, tx:81240, mark:NAME, a position) `)
+    if (answer !== '') return readTarget(context, answer)
+  }
   throw new WalbackError('usage', question, { hint: oneOf(question === 'restore to when?' ? '--to' : '--at') })
 }
 

@@ -27,7 +27,7 @@ async function query(context: Context, options: Options, [sql = '']: readonly st
   const { out, signal } = context
   if (options.csv && out.json)
     throw new WalbackError('usage', '--csv and --json exclude each other', { hint: 'give one of them' })
-  const target = targetOf(context, options, 'query as of when?')
+  const target = await targetOf(context, options, 'query as of when?')
   await checkQuery(sql)
   const { repository, value: plan } = await readFirst(context, ({ repository: from, source }) =>
     planRestore(from, source, target, { signal }),

@@ -87,7 +87,7 @@ async function restore(context: Context, given: Options): Promise<number | undef
   checkPreviewFlags(given)
   const reviewed = given.apply === undefined ? undefined : await reviewedPlan(context, given, given.apply)
   const options = reviewed === undefined ? given : { ...given, ...reviewed.flags }
-  const target = reviewed?.target ?? targetOf(context, options, 'restore to when?')
+  const target = reviewed?.target ?? (await targetOf(context, options, 'restore to when?'))
   const selection = selectionOf(options)
   const live = liveUseOf(options)
   const destination = await chooseDestination(context, options, live)

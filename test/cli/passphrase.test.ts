@@ -1,12 +1,10 @@
-import { PassThrough } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { World } from '../../cli/context.ts'
-import { run } from '../../cli/run.ts'
 import { makeRecipient } from '../../src/repository/recipients.ts'
 import { Repository } from '../../src/repository/repository.ts'
 import { beginTimeline } from '../../src/repository/timeline.ts'
 import { openStorage } from '../../src/storage/open.ts'
 import { timelineDetails } from '../repository/timeline-details.ts'
+import { type OnTerminal, onTerminal } from './terminal.ts'
 import { type Folder, folder } from './walback.ts'
 
 const passphrase = 'correct horse battery'
@@ -24,44 +22,8 @@ beforeAll(async () => {
 })
 afterAll(() => place[Symbol.asyncDispose]())
 
-/** A terminal, as far as it is asked: whether it shows what is typed, and what is written to it. */
-class Terminal extends PassThrough {
-  readonly isTTY = true
-  isRaw = false
-  readonly modes: boolean[] = []
-
-  setRawMode(raw: boolean): this {
-    this.isRaw = raw
-    this.modes.push(raw)
-    return this
-  }
-}
-
-interface Given {
-  readonly types?: string
-  readonly env?: Readonly<Record<string, string>>
-  readonly isTTY?: boolean
-  readonly interrupt?: boolean
-}
-
-/** Runs a command on a terminal; what is typed is typed once it asks, and goes nowhere else. */
-async function at(args: readonly string[], { types, env = {}, isTTY = true, interrupt }: Given = {}) {
-  const [stdin, stdout, stderr] = [new Terminal(), new PassThrough(), new Terminal()]
-  const abort = new AbortController()
-  let shown = ''
-  let wasRaw: boolean | undefined
-  stderr.on('data', (chunk) => {
-    shown += chunk
-    if (wasRaw !== undefined || !prompt.test(String(chunk))) return
-    wasRaw = stdin.isRaw
-    if (types !== undefined) stdin.write(types)
-    if (interrupt) abort.abort()
-  })
-  const streams = { stdin: isTTY ? stdin : new PassThrough(), stdout, stderr }
-  const world = { env: { HOME: place.path, ...env }, cwd: place.path, signal: abort.signal, ...streams }
-  const exit = await run([...args], world as unknown as World)
-  return { exit, shown, stdout: String(stdout.read() ?? ''), wasRaw, isRaw: stdin.isRaw }
-}
+const at = (args: readonly string[], given: Partial<OnTerminal> = {}) =>
+  onTerminal(args, { cwd: place.path, prompt, ...given })
 
 const list = (repository: string, ...more: string[]): string[] => ['key', 'list', '--repo', repository, ...more]
 
@@ -91,7 +53,7 @@ describe('a repository that a passphrase opens', () => {
     expect(await at(list('typed'), { interrupt: true })).toMatchObject({ exit: 130, isRaw: false })
   })
 
-  test.each<[string, readonly string[], Given]>([
+  test.each<[string, readonly string[], Partial<OnTerminal>]>([
     ['there is no terminal', list('typed'), { isTTY: false }],
     ['nothing is to be asked', list('typed', '--no-input'), {}],
     ['the output is a document', list('typed', '--json'), {}],
