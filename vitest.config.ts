@@ -1,5 +1,5 @@
 import { defineConfig } from 'vitest/config'
-import { startsCompiled } from './test/support/compiled.ts'
+import { copiesClusters, startsCompiled } from './test/support/compiled.ts'
 
 // Tests start real servers, so they are given time, and a file more than two cores carry at once, since each waits a good part of its time.
 const patience_ms = 240_000
@@ -10,12 +10,12 @@ const everyday = ['test/**/*.test.ts']
 const matrix = ['test/matrix/**/*.test.ts', 'test/fidelity/**/*.test.ts']
 
 export default defineConfig({
-  plugins: ['src/postgres/schema-dump-builtin.ts', 'src/compact/apart.ts'].map(startsCompiled),
+  plugins: [copiesClusters, ...['src/postgres/schema-dump-builtin.ts', 'src/compact/apart.ts'].map(startsCompiled)],
   test: {
     environment: 'node',
     include: isMatrix ? matrix : everyday,
     exclude: [...(runsLong ? [] : ['test/long/**']), ...(isMatrix ? [] : ['test/matrix/**'])],
-    globalSetup: ['test/support/compiled.ts', ...(isMatrix ? ['test/matrix/fetch.ts'] : [])],
+    globalSetup: ['test/support/scratch.ts', 'test/support/compiled.ts', ...(isMatrix ? ['test/matrix/fetch.ts'] : [])],
     pool: 'forks',
     maxWorkers: 3,
     testTimeout: patience_ms,

@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { chown, lchown, mkdir, open, readdir, readFile, realpath, rm, stat, writeFile } from 'node:fs/promises'
+import { lchown, mkdir, open, readdir, readFile, realpath, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { setPriority } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -15,6 +15,7 @@ import { type Account, obstacle, scratchRoot, serverAccount } from './embedded-a
 import { type Binaries, binariesOf } from './embedded-binaries.ts'
 import { makeServerFolder, type ServerFolder } from './embedded-folder.ts'
 import { type Guard, guard, onExit } from './embedded-guard.ts'
+import { environment, initdb, lastLines, type Means } from './embedded-initdb.ts'
 import { killTree } from './embedded-kill.ts'
 
 export type StopMode = 'smart' | 'fast' | 'immediate'
@@ -61,8 +62,6 @@ export interface EmbeddedOptions {
 /** Durability is left at PostgreSQL's defaults: what is tested against this server must survive its death honestly. */
 const defaults = { wal_level: 'logical', max_wal_senders: '10', max_replication_slots: '10' }
 
-const initdbArguments = ['--auth=trust', '-U', 'postgres', '-E', 'UTF8', '--no-locale', '--no-instructions']
-
 const stopSignal = { smart: 'SIGTERM', fast: 'SIGINT', immediate: 'SIGQUIT' } as const
 
 const pollEvery_ms = 15
@@ -108,13 +107,6 @@ export const embeddedRoot = async (): Promise<string> => scratchRoot(await serve
 const removeFolder = (path: string): Promise<void> =>
   rm(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 })
 
-interface Means {
-  readonly binaries: Binaries
-  readonly account: Account | undefined
-  readonly scratch: string
-  readonly password: string | undefined
-}
-
 /** The data directory to run, made by initdb if it is not there, owned by the server's account. */
 async function openData(options: EmbeddedOptions, directory: string, means: Means): Promise<string> {
   const { account } = means
@@ -144,53 +136,12 @@ async function give(path: string, account: Account): Promise<void> {
   }
 }
 
-async function initdb(path: string, options: EmbeddedOptions, means: Means): Promise<void> {
-  // A cluster in a temporary folder does not outlive this process, so nothing is gained by flushing it to disk.
-  const sync = options.directory === undefined ? ['--no-sync'] : []
-  const secret = await passwordArguments(means)
-  const given = [...initdbArguments, ...secret, ...sync, ...(options.initdb ?? [])]
-  const child = spawn(means.binaries.initdb, ['-D', path, ...given], {
-    cwd: means.scratch,
-    env: environment(),
-    stdio: ['ignore', 'pipe', 'pipe'],
-    ...means.account,
-    ...(options.signal && { signal: options.signal }),
-  })
-  let output = ''
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk))
-  const status = await new Promise<number | string | null>((settle) => {
-    // An abort is an `error` too, but the process is still about; only one that never began has no pid.
-    child.on('error', (error) => {
-      if (child.pid === undefined) settle(messageOf(error))
-    })
-    child.on('close', (code, signal) => settle(code ?? signal))
-  })
-  throwIfAborted(options.signal)
-  if (status !== 0) throw new WalbackError('database', `initdb failed (${status})`, { hint: lastLines(output) })
-}
-
-/** Of two answers to how sessions prove who they are, initdb takes the last. */
-async function passwordArguments({ password, scratch, account }: Means): Promise<string[]> {
-  if (password === undefined) return []
-  const file = join(scratch, 'password')
-  await writeFile(file, password, { mode: 0o600 })
-  if (account) await chown(file, account.uid, account.gid)
-  return ['--auth=scram-sha-256', `--pwfile=${file}`]
-}
-
 /** Our settings come after the cluster's own file and before what ALTER SYSTEM wrote; neither file is changed. */
 function configuration(dataDirectory: string, settings: Readonly<Record<string, string>>): string {
   const quote = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`
   const lines = Object.entries(settings).map(([name, value]) => `${name} = ${quote(value)}\n`)
   return `include_if_exists ${quote(join(dataDirectory, 'postgresql.conf'))}\n${lines.join('')}`
 }
-
-/** The environment without PGDATA, PGPORT and their like, which would steer a server meant for somebody else. */
-function environment(): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('PG')))
-}
-
-const lastLines = (text: string): string => text.trimEnd().split('\n').slice(-12).join('\n')
 
 /**
  * A port that nobody listens on. It is below the range that systems give to outgoing connections (32768 and up), so

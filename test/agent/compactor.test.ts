@@ -26,7 +26,7 @@ afterEach(async () => {
 
 const stream = { segmentBytes: 64 << 10, segmentAge_ms: 50, heartbeat_ms: 100 }
 const settings: CompactSettings = {
-  every_ms: 100,
+  every_ms: 3000,
   memory_bytes: 16 << 20,
   maxRate: undefined,
   onSchemaChange: 'backup',

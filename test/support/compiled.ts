@@ -33,3 +33,13 @@ export const startsCompiled = (source: string) => ({
       ? code.replaceAll('import.meta.url', JSON.stringify(pathToFileURL(compiled(source)).href))
       : undefined,
 })
+
+/** A plugin of vite's by which clusters are copies of one that initdb made (`copied-cluster.ts`). */
+export const copiesClusters = {
+  name: 'copies clusters',
+  enforce: 'pre' as const,
+  resolveId: (imported: string, importer: string | undefined) =>
+    imported === './embedded-initdb.ts' && importer === path.join(root, 'src/postgres/embedded.ts')
+      ? path.join(root, 'test/support/copied-cluster.ts')
+      : undefined,
+}
