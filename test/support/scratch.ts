@@ -1,8 +1,7 @@
 /**
  * Where tests have their servers and repositories: in memory, where there is much of it. They make and remove files by
- * the hundred thousand, and to find room for those on a disk can take a third of the processor's time (seen on ext4
- * without a journal, which passes over what was removed within the last minute). Nothing is lost: no test cuts the power, and
- * what a killed process wrote is there all the same.
+ * the hundred thousand, and to find room for those on a disk can take a third of the processor's time. Nothing is lost: no
+ * test cuts the power, and what a killed process wrote is there all the same.
  */
 import { execFile } from 'node:child_process'
 import { chmod, mkdtemp, rm, statfs, writeFile } from 'node:fs/promises'
