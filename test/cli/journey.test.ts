@@ -213,7 +213,7 @@ TIME  tx:N  LSN  +1 ~20  public.orders ~20, public.audit +1
       gaps: [],
       uncertain: [],
       archive_end: { lsn: expect.any(String), time: expect.any(String) },
-      bases: { count: 1, stored_bytes: expect.any(Number) },
+      bases: { count: 1, partial: 0, stored_bytes: expect.any(Number) },
       last_base: expect.objectContaining({ tables: 2, rows: 1000, timeline: '00000001' }),
       segments: {
         count: expect.any(Number),
