@@ -1,7 +1,7 @@
 import type pg from 'pg'
 import { WalbackError } from '../base/errors.ts'
 import type { QualifiedName } from '../model/catalog.ts'
-import { qualified } from '../model/identifier.ts'
+import { qualified, quoteIdent } from '../model/identifier.ts'
 import { isPartial, meantTables } from '../model/selection.ts'
 import type { Selected } from './selected.ts'
 import type { TargetTables } from './target-tables.ts'
@@ -73,11 +73,13 @@ export async function dropUnselected(
   const notes = all
     .filter(({ oid }) => needed.has(oid))
     .map((table) => `left without rows: ${table.schema}.${table.name}, whose type a column of what is selected has`)
-  for (const { oid } of all.filter(({ oid }) => needed.has(oid) && !empty.has(oid)))
-    await client.query(`DELETE FROM ONLY ${qualified(all.find((one) => one.oid === oid) as Relation)}`)
   const before = await dependents(client)
   notes.push(...(await cutLoose(client, all, gone)))
+  await cutForeignKeys(client, [...kept], [...needed])
   await drop(client, dropped)
+  const filled = all.filter(({ oid, kind }) => needed.has(oid) && !empty.has(oid) && kind === 'r')
+  await emptyTables(client, filled)
+  tables.forgetTargets(filled.map(({ oid }) => oid))
   const after = await dependents(client)
   for (const [key, { words, partOf }] of before)
     if (!after.has(key) && (partOf === null || !gone.has(partOf)))
@@ -117,6 +119,28 @@ async function cutLoose(client: pg.Client, all: readonly Relation[], gone: Reado
     }
   }
   return notes
+}
+
+/** Foreign keys to rows that are not there. What goes takes those to itself along. */
+async function cutForeignKeys(client: pg.Client, from: readonly string[], to: readonly string[]): Promise<void> {
+  const { rows } = await client.query<QualifiedName & { key: string }>(
+    `SELECT n.nspname AS schema, c.relname AS name, k.conname AS key
+     FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid = ANY ($1::oid[]) AND k.confrelid = ANY ($2::oid[])`,
+    [from, to],
+  )
+  for (const { key, ...table } of rows)
+    await client.query(`ALTER TABLE ${qualified(table)} DROP CONSTRAINT ${quoteIdent(key)}`)
+}
+
+/** Nothing fires, and nothing else goes with the rows: only these refer to each other by now. */
+async function emptyTables(client: pg.Client, tables: readonly Relation[]): Promise<void> {
+  if (tables.length === 0) return
+  await client.query('BEGIN')
+  await client.query('SET LOCAL session_replication_role = replica')
+  await client.query(`TRUNCATE ${tables.map((table) => `ONLY ${qualified(table)}`).join(', ')}`)
+  await client.query('COMMIT')
 }
 
 /** So many at a time, since each lock has its place in the server's memory. */

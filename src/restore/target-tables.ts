@@ -130,6 +130,11 @@ export class TargetTables {
     if (entry) entry.restored = undefined
   }
 
+  /** The same of those with these ids on the target. */
+  forgetTargets(targets: readonly string[]): void {
+    for (const entry of this.entries.values()) if (targets.includes(entry.target)) entry.restored = undefined
+  }
+
   sources(): readonly number[] {
     return [...this.entries.keys()]
   }

@@ -111,6 +111,15 @@ describe('a restore of some of the tables', () => {
     await subject.sql('begin; alter table orders rename to orders_old; alter table fresh rename to orders; commit')
     await note('renamed')
     await archive.catchUp()
+    await subject.sql(
+      'create table cascaded (id int primary key, customer int references customers on delete cascade)',
+      'create table nulled (id int primary key, customer int references customers on delete set null)',
+      `create function erase() returns trigger language plpgsql as 'begin delete from cascaded; return null; end'`,
+      'create trigger erase after delete or truncate on customers execute function erase()',
+      'insert into cascaded select n, n from generate_series(1, 30) n; insert into nulled select * from cascaded',
+    )
+    await note('referred')
+    await archive.catchUp()
   })
   afterAll(() => subject?.[Symbol.asyncDispose]())
 
@@ -162,6 +171,23 @@ describe('a restore of some of the tables', () => {
     expect(found.get('public.typed')).toEqual(contents.get('rows')?.get('public.typed'))
     expect(found.get('public.customers')).toEqual([])
     expect(notes).toContain('left without rows: public.customers, whose type a column of what is selected has')
+  })
+
+  it('takes no row along when it empties such a table, of which all rows were read', async () => {
+    const plan = await planFor('referred', only('typed', 'cascaded', 'nulled', 'events_1'))
+    expect(plan.selected?.readsAll).toContain('ALTER TABLE')
+    const database = `selected_${++restores}`
+    const conninfo = resolveConninfo(subject.server.url(), {})
+    const { notes } = await restore(subject.opened.repository, plan, { conninfo, database }, { jobs: 1 })
+    const found = await readTables(subject.server.url(database))
+    for (const table of ['typed', 'cascaded', 'nulled', 'events_1'])
+      expect({ table, rows: found.get(`public.${table}`) }).toEqual({
+        table,
+        rows: contents.get('referred')?.get(`public.${table}`),
+      })
+    expect(found.get('public.customers')).toEqual([])
+    for (const key of ['cascaded_customer_fkey on table cascaded', 'nulled_customer_fkey on table nulled'])
+      expect(notes).toContain(`left out: constraint ${key}, which needs a table that is not restored`)
   })
 
   it('takes a schema, leaves out another, and knows odd names', async () => {
