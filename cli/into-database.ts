@@ -40,6 +40,10 @@ export async function restoreIntoDatabase(
   return tell(context, { ...report, audit }, destination)
 }
 
+const mostNamed = 8
+const someOf = (names: readonly string[]): string =>
+  `${names.slice(0, mostNamed).join(', ')}${names.length > mostNamed ? ` and ${names.length - mostNamed} more` : ''}`
+
 function tell(
   { out }: Context,
   report: RestoreReport & Pick<AuditedResult<unknown>, 'audit'>,
@@ -53,6 +57,10 @@ function tell(
   out.say(
     `proven: ${plural(report.proven.rows, 'row')} of ${plural(report.proven.tables, 'table')} were read again and are what the archive says`,
   )
+  if (report.notCompared.length > 0)
+    out.say(
+      `not compared, since the base has no hash of what was made or changed since: ${printable(someOf(report.notCompared))}`,
+    )
   for (const note of [...report.roles.notes, ...report.notes]) out.say(printable(note))
   out.say(`look:   psql '${url}'`)
   out.line({ type: 'summary', schema_version: 1, ...report, url })

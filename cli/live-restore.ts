@@ -97,6 +97,7 @@ export async function restoreLive(
   progress[Symbol.dispose]()
   for (const warning of report.warnings) out.warn(printable(warning))
   for (const table of report.tables) out.data(printable(tableInWords(table)))
+  for (const note of report.notes) out.say(printable(note))
   out.say(`done in ${duration(report.duration_ms)}, in one transaction, and read again`)
   out.line({ type: 'summary', schema_version: 1, ...report, audit })
   return report.warnings.length > 0 ? 3 : 0

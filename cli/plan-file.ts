@@ -63,7 +63,8 @@ function outcomeOf({ timeline, base, cut, reached, lastKept, transactions, selec
     timeline: timeline.id,
     cut: formatLsn(cut),
     reached: formatLsn(reached),
-    last_kept: lastKept?.xid ?? null,
+    // Of what the base itself is the state of, each way to the same position tells another last transaction.
+    last_kept: transactions === 0 ? null : (lastKept?.xid ?? null),
     transactions,
     tables: selected?.tables.size ?? base.tables.length,
     not_restored: [...notRestored],

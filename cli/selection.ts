@@ -58,6 +58,8 @@ export function selectionInWords({ base, selected }: RestorePlan): string[] {
   const { tables, selection, readsAll } = selected
   const known = tablesOf(base)
   const names = known.filter(({ oid }) => tables.has(oid)).map(({ schema, name }) => printable(`${schema}.${name}`))
+  if (names.length === 0)
+    return [`what was made since the base of that name: none of its ${known.length} tables has it`]
   const more = names.length > shown ? ` and ${names.length - shown} more` : ''
   return [
     `${names.length} of ${known.length} tables: ${names.slice(0, shown).join(', ')}${more}${selection.rows ? '' : ', without rows'}`,

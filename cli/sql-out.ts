@@ -1,6 +1,6 @@
 import { once } from 'node:events'
-import { createWriteStream } from 'node:fs'
-import { link, mkdir, rename, rm, writeFile } from 'node:fs/promises'
+import { constants, createWriteStream } from 'node:fs'
+import { access, link, lstat, mkdir, rename, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import type { Writable } from 'node:stream'
 import {
@@ -32,6 +32,8 @@ export async function restoreAsSql(
   const isFolder = /[/\\]$/.test(options.sqlOut)
   const place = options.sqlOut === '-' ? undefined : context.path(options.sqlOut)
   const dataOnly = options.dataOnly === true
+  // Said before hours of work, not after them.
+  if (place !== undefined) await refuseTaken(place)
   const { result: report, audit } = await audited<SqlOutReport>(
     context,
     { repository, source: plan.source },
@@ -153,12 +155,28 @@ async function openFile(file: string) {
   }
 }
 
+/** Refuses what could not be written at the end. */
+async function refuseTaken(file: string): Promise<void> {
+  const isThere = await lstat(file).then(
+    () => true,
+    () => false,
+  )
+  if (isThere) throw cannotWrite(file, Object.assign(new Error('it is there'), { code: 'EEXIST' }))
+  await access(path.dirname(file), constants.W_OK).catch((error: unknown) => {
+    throw cannotWrite(file, error)
+  })
+}
+
 function cannotWrite(file: string, error: unknown): unknown {
   if (error instanceof WalbackError) return error
   const isThere = codeOf(error) === 'EEXIST'
   return new WalbackError(isThere ? 'refused' : 'failed', `cannot write ${file}: ${messageOf(error)}`, {
     cause: error,
-    hint: isThere ? 'name one that is not there yet' : 'is there space, and may it be written?',
+    hint: isThere
+      ? 'name one that is not there yet'
+      : codeOf(error) === 'ENOENT'
+        ? `make the folder ${path.dirname(file)} first`
+        : 'is there space, and may it be written?',
   })
 }
 

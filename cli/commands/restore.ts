@@ -165,6 +165,14 @@ async function restore(context: Context, given: Options): Promise<number | undef
 }
 
 async function destinationOf(context: Context, options: Options): Promise<Destination> {
+  const destination = await namedDestination(context, options)
+  if (!/^template[01]$/.test(destination.database)) return destination
+  throw new WalbackError('usage', `${destination.database} is what new databases are copied from`, {
+    hint: 'restore into a database with a name of its own',
+  })
+}
+
+async function namedDestination(context: Context, options: Options): Promise<Destination> {
   const { into, intoUrl } = options
   if ((into === undefined) === (intoUrl === undefined)) {
     throw new WalbackError(

@@ -127,11 +127,11 @@ const findingInWords = ({ out }: Context, { kind, name, message }: ProofFinding)
   `${out.paintData('FAILED', 'red')}  ${kind}  ${printable(name)}: ${printable(message)}`
 
 function tell({ out }: Context, { record, notRecorded }: ProofReport): void {
-  const { source, outcome, proven, checked, findings, warnings } = record
+  const { source, outcome, proven, tables, checked, findings, warnings } = record
   for (const warning of warnings) out.warn(printable(warning))
   const word = outcome === 'proven' ? out.paintData('proven', 'green') : out.paintData('FAILED', 'red')
   const checks = [
-    `${plural(proven.rows, 'row')} of ${plural(proven.tables, 'table')}`,
+    `${plural(proven.rows, 'row')} of ${plural(proven.tables, 'table')}${tables > proven.tables ? ` (not of ${tables - proven.tables} that were made or changed since the base)` : ''}`,
     plural(checked.foreignKeys, 'foreign key'),
     plural(checked.indexes, 'index', 'indexes'),
     plural(checked.assertions, 'assertion'),

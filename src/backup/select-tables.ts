@@ -1,6 +1,6 @@
 import type pg from 'pg'
 import type { Table } from '../model/catalog.ts'
-import { type Descendant, meantTables, noSuchTable, type Selection } from '../model/selection.ts'
+import { type Descendant, everything, meantTables, noSuchTable, type Selection, unmatched } from '../model/selection.ts'
 
 /** Of the tables that a session sees, those whose rows are meant, and the rest. */
 export interface SelectedTables {
@@ -20,6 +20,8 @@ export async function selectFrom(
   const isMeant = ({ oid }: Table): boolean => selection.rows && meant.has(String(oid))
   const chosen = tables.filter(isMeant)
   if (meant.size === 0 || (selection.rows && chosen.length === 0)) throw noSuchTable(tables, selection, 'the database')
+  const [pattern] = unmatched(rows, selection)
+  if (pattern !== undefined) throw noSuchTable(tables, { ...everything, tables: [pattern] }, 'the database')
   return { tables: chosen, leftOut: tables.filter((table) => !isMeant(table)) }
 }
 

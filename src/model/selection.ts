@@ -9,7 +9,10 @@ export interface TableName {
   readonly name: string
 }
 
-/** Patterns have `*` for any run of characters. Where nothing is named, all is meant but what is excluded. */
+/**
+ * Patterns have `*` for any run of characters; what is in quotation marks, as SQL has names, stands for itself. Where
+ * nothing is named, all is meant but what is excluded.
+ */
 export interface Selection {
   /** `name` or `schema.name`. */
   readonly tables: readonly string[]
@@ -133,11 +136,24 @@ export function noSuchTable(known: readonly TableName[], { tables, schemas }: Se
   })
 }
 
-const expressionOf = (pattern: string): RegExp =>
-  new RegExp(
-    `^${pattern
-      .split('*')
-      .map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'))
-      .join('.*')}$`,
-    's',
+/** Of those patterns that name tables or schemas, the ones that none of these has a part in. */
+export const unmatched = (known: readonly TableName[], { tables, schemas }: Selection): string[] => [
+  ...tables.filter((pattern) => !known.some(matchTables([pattern]))),
+  ...schemas.filter((pattern) => !known.some(({ schema }) => expressionOf(pattern).test(schema))),
+]
+
+/** A name may have quotation marks in it, so a pattern with such is both. */
+function expressionOf(pattern: string): RegExp {
+  const words = quotedWords.test(pattern) ? pattern.match(/"(?:[^"]|"")*"|[^".]+/g) : null
+  const quoted = words?.map((word) =>
+    word.startsWith('"') ? literal(word.slice(1, -1).replaceAll('""', '"')) : globbed(word),
   )
+  return new RegExp(`^(?:${[globbed(pattern), ...(quoted ? [quoted.join('\\.')] : [])].join('|')})$`, 's')
+}
+
+/** One name, or two with a dot between, of which one at least is in quotation marks. */
+const quotedWords = /^(?=.*")(?:(?:"(?:[^"]|"")*"|[^".]+)\.)?(?:"(?:[^"]|"")*"|[^".]+)$/s
+
+const literal = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
+
+const globbed = (pattern: string): string => pattern.split('*').map(literal).join('.*')

@@ -26,6 +26,8 @@ export interface LiveTable extends QualifiedName {
   readonly isPartitioned: boolean
   /** Columns that take values, in their order. */
   readonly columns: readonly Column[]
+  /** Columns that the server computes. */
+  readonly generated: readonly string[]
   /** The columns of its key; empty where it has none. */
   readonly key: readonly string[]
   /** Tables whose foreign keys name this one, and what a deletion does to their rows if it is not refused. */
@@ -42,6 +44,8 @@ const tablesSql = `
         'collation', CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::pg_catalog.regcollation::text END) ORDER BY a.attnum)
       FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''), '[]') AS columns,
+    COALESCE((SELECT pg_catalog.json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> ''), '[]') AS generated,
     COALESCE((SELECT pg_catalog.json_agg(a.attname ORDER BY k.place)
       FROM (SELECT i.indkey FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident)
         ORDER BY i.indisprimary DESC LIMIT 1) i,

@@ -9,6 +9,7 @@ import type { Conninfo } from '../postgres/conninfo.ts'
 import { copyIn, copyOut, wholeLines } from '../postgres/copy.ts'
 import { explainLostSession } from '../postgres/replication-failure.ts'
 import { copyOptions, openRowSession } from '../postgres/row-session.ts'
+import { tablesOf } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
 import {
   columnNames,
@@ -45,6 +46,8 @@ export interface LiveReport {
   readonly tables: readonly LiveTableReport[]
   readonly duration_ms: number
   readonly warnings: readonly string[]
+  /** What else is to be said, and takes no row from what was restored. */
+  readonly notes: readonly string[]
 }
 
 export interface LiveOptions extends RestoreOptions {
@@ -70,6 +73,7 @@ export async function restoreIntoLive(
     throw new WalbackError('usage', 'which tables are to be put into the live database?', {
       hint: 'name them with --table, or --schema',
     })
+  if ('as' in use) await refuseTaken(conninfo, use.as, plan)
   return withScratchDatabase(conninfo, async (database) => {
     const beside = { conninfo, database }
     // Nobody uses what is there: owners and rights do not matter, and roles need not be there.
@@ -86,7 +90,7 @@ export async function restoreIntoLive(
       await to.query('SET search_path = DEFAULT')
       const work = new LiveWork(from, to, plan, options.signal)
       const tables = 'as' in use ? [await work.putBeside(use.as)] : await work.merge(use.merge, options)
-      return { tables, duration_ms: Math.round(performance.now() - started), warnings }
+      return { tables, duration_ms: Math.round(performance.now() - started), warnings, notes: work.notes }
     } finally {
       await Promise.all(sessions.map((client) => client.end().catch(() => undefined)))
     }
@@ -95,7 +99,34 @@ export async function restoreIntoLive(
   })
 }
 
+/** Says before a restore what would fail after it. Where a name without a schema is given, that is the table's own. */
+async function refuseTaken(conninfo: Conninfo, as: QualifiedName | string, plan: RestorePlan): Promise<void> {
+  const meant = tablesOf(plan.base).filter(({ oid }) => plan.selected?.tables.has(oid))
+  const schemas = typeof as === 'string' ? [...new Set(meant.map(({ schema }) => schema))] : [as.schema]
+  const name = typeof as === 'string' ? as : as.name
+  const client = await openRowSession(conninfo, { application: 'walback restore' })
+  try {
+    for (const schema of schemas) {
+      const { rows } = await client.query<{ isThere: boolean; isTaken: boolean }>(
+        `SELECT pg_catalog.to_regnamespace(pg_catalog.quote_ident($1)) IS NOT NULL AS "isThere",
+           EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = $1 AND c.relname = $2) AS "isTaken"`,
+        [schema, name],
+      )
+      if (rows[0]?.isThere === false && typeof as !== 'string')
+        throw new WalbackError('refused', `the live database has no schema ${schema}`, {
+          hint: 'make it, or name another',
+        })
+      if (rows[0]?.isTaken)
+        throw new WalbackError('refused', `${schema}.${name} is there already`, { hint: 'give another name with --as' })
+    }
+  } finally {
+    await client.end()
+  }
+}
+
 class LiveWork {
+  readonly notes: string[] = []
   private readonly from: pg.Client
   private readonly to: pg.Client
   private readonly plan: RestorePlan
@@ -135,6 +166,10 @@ class LiveWork {
       if (!isEqual(rows, found)) throw changedOnItsWay(made)
       return rows.rows
     })
+    if (table.generated.length > 0)
+      this.notes.push(
+        `without what the server computes in ${table.schema}.${table.name}: ${table.generated.join(', ')}`,
+      )
     return { ...made, inserted, updated: 0, deleted: 0 }
   }
 

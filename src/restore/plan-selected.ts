@@ -30,6 +30,7 @@ export async function planSelected(
   const { base, signal } = options
   const all = await readManifests(repository, source, { of: 'any', signal })
   const named = base === undefined ? all : all.filter(({ id }) => id === base)
+  if (base !== undefined) refuseUnfit(base, named[0], selection)
   const of = (kind: 'full' | 'partial'): BaseManifest[] => named.filter((one) => baseKind(one) === kind)
   const choose = (bases: readonly BaseManifest[]): Promise<RestorePlan> =>
     planRestore(repository, source, target, { bases, signal })
@@ -53,6 +54,13 @@ export async function planSelected(
   if (why !== undefined && !refusals.has(why.code)) throw why
   const isOfUse = full.code !== 'usage' && (!isEverything(selection) || of('full').length === 0)
   throw partial.length > 0 && isOfUse ? withPartial(full, partial, why) : full
+}
+
+function refuseUnfit(id: string, base: BaseManifest | undefined, selection: Selection): void {
+  const hint = '`walback list` shows all; without --base the one that has least to be read is taken'
+  if (base === undefined) throw new WalbackError('usage', `there is no base backup ${JSON.stringify(id)}`, { hint })
+  if (isEverything(selection) && baseKind(base) === 'partial')
+    throw new WalbackError('usage', `base ${id} is of some tables, and all are to be restored`, { hint })
 }
 
 /** An object of a base is gone: with another base nothing is the matter. */

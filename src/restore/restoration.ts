@@ -31,12 +31,12 @@ import { setSequences } from './sequences.ts'
 import { sourcePathSql } from './source-path.ts'
 import { isStaged, settleTables, stagedBefore, stageTables } from './staged-tables.ts'
 import { readChanges } from './stream.ts'
-import { TargetTables } from './target-tables.ts'
+import { madeUnlogged, TargetTables } from './target-tables.ts'
 import { UnreadableRows } from './unreadable-rows.ts'
 
 const proofOf = (table: QualifiedName): string => `proof of ${qualified(table)}`
 
-type Outcome = Pick<RestoreReport, 'tables' | 'rows' | 'proven'>
+type Outcome = Pick<RestoreReport, 'tables' | 'rows' | 'proven' | 'notCompared'>
 
 /** Ids on the target of the views. */
 async function viewIds(client: pg.Client, views: readonly QualifiedName[]): Promise<string[]> {
@@ -165,6 +165,7 @@ export class Restoration {
       this.notes.push(...(await dropUnselected(schema, this.plan.selected, tables)))
     }
     await this.finish(schema, tables, fillable(filledViews, replay.populatedViews()))
+    if (this.plan.selected?.selection.rows !== false) this.warnings.push(...(await madeUnlogged(first, base, tables)))
     const outcome = await this.prove(lanes, tables, staged, proving)
     // Event triggers of the source's would fire on it.
     await this.withdraw(schema)
@@ -277,7 +278,7 @@ export class Restoration {
     const [first] = lanes as [pg.Client]
     const current = await tables.current(first, tables.sources())
     const known: { table: RowTarget; expected: RowHash }[] = []
-    const outcome = { tables: 0, rows: 0, proven: { tables: 0, rows: 0 } }
+    const outcome = { tables: 0, rows: 0, proven: { tables: 0, rows: 0 }, notCompared: [] as string[] }
     for (const [source, table] of current) {
       if (table.kind !== 'r') continue
       outcome.tables++
@@ -285,6 +286,7 @@ export class Restoration {
       if (restored === undefined) {
         const { rows } = await first.query<{ rows: string }>(`SELECT count(*) AS rows FROM ONLY ${qualified(table)}`)
         outcome.rows += Number(rows[0]?.rows)
+        outcome.notCompared.push(`${table.schema}.${table.name}`)
         continue
       }
       outcome.rows += restored.expected.rows

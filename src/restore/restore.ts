@@ -40,6 +40,8 @@ export interface RestoreReport {
   readonly duration_ms: number
   /** What was read again from the target and found to be what the archive says. */
   readonly proven: { readonly tables: number; readonly rows: number }
+  /** The other tables: they were made or changed since the base, and no hash of all of their rows is known. */
+  readonly notCompared: readonly string[]
   /** The roles that were made, and what else was done about roles as asked, each in a line. */
   readonly roles: { readonly created: readonly string[]; readonly notes: readonly string[] }
   /** What was left out, each in a line. */

@@ -4,7 +4,7 @@ import { ahead } from '../base/ahead.ts'
 import { WalbackError } from '../base/errors.ts'
 import type { QualifiedName } from '../model/catalog.ts'
 import { parseLsn } from '../model/lsn.ts'
-import { isEverything, meantWithBelow, noSuchTable, type Selection } from '../model/selection.ts'
+import { isEverything, meantWithBelow, noSuchTable, type Selection, unmatched } from '../model/selection.ts'
 import { fullXid, isVisible, parseSnapshot } from '../model/snapshot.ts'
 import type { Statement } from '../postgres/split-sql.ts'
 import { type BaseManifest, type BaseTable, tablesOf } from '../repository/base.ts'
@@ -69,6 +69,9 @@ export async function selectTables(
     if (key === undefined || !kept.has(keyOf(key.from))) return []
     return `foreign key ${key.name} of ${inWords(key.from)}, since ${inWords(key.to)} is not restored`
   })
+  const absent = unmatched([...known, ...tablesIn(statements.pre)], selection).map(
+    (pattern) => `anything of ${pattern}, unless it was made since the base: no table of that has such a name`,
+  )
   return {
     ...plan,
     unneeded: new Set(stored.filter((segment) => !isNeeded(segment)).map(({ key }) => key)),
@@ -83,7 +86,7 @@ export async function selectTables(
       readsAll,
       isCut: (statement) => cutKey(statement) !== undefined,
     },
-    notRestored: [...plan.notRestored, ...missed],
+    notRestored: [...plan.notRestored, ...missed, ...absent],
   }
 }
 

@@ -2,7 +2,8 @@ import type pg from 'pg'
 import type { QualifiedName } from '../model/catalog.ts'
 import { qualified, quoteIdent } from '../model/identifier.ts'
 import { rootByEnumHash } from '../postgres/catalog.ts'
-import type { BaseTable } from '../repository/base.ts'
+import { type BaseManifest, type BaseTable, tablesOf } from '../repository/base.ts'
+import { temporaryPrefix } from './destination.ts'
 import type { RestoredTable } from './rows.ts'
 
 /** A table of the target as it is now. */
@@ -197,4 +198,18 @@ export async function quietly(client: pg.Client, table: TargetTable, work: () =>
   await work()
   for (const { kind, name, as } of table.loud)
     await client.query(`ALTER TABLE ${qualified(table)} ENABLE ${as} ${kind} ${quoteIdent(name)}`)
+}
+
+/** Of the tables that were made after the base the unlogged ones, in lines: the stream has no rows of theirs. */
+export async function madeUnlogged(client: pg.Client, base: BaseManifest, tables: TargetTables): Promise<string[]> {
+  const known = tablesOf(base).flatMap(({ oid }) => tables.target(oid) ?? [])
+  const { rows } = await client.query<QualifiedName>(
+    `SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
+       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND c.oid <> ALL ($1::oid[]) AND n.nspname !~ '^pg_'
+       AND NOT pg_catalog.starts_with(n.nspname, $2) ORDER BY 1, 2`,
+    // What is done is noted in a schema that is called as the database.
+    [known, temporaryPrefix],
+  )
+  return rows.map(({ schema, name }) => `left empty: unlogged table ${schema}.${name}, which was made after the base`)
 }

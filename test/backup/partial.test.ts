@@ -226,6 +226,7 @@ describe('a base of some tables', () => {
       code: 'usage',
       hint: 'did you mean small?',
     })
+    await expect(archive.base({ selection: only('small', 'gone') })).rejects.toMatchObject({ code: 'usage' })
   })
 })
 

@@ -110,6 +110,45 @@ it('writes SQL into a folder, a file for each part, of rows alone if asked for',
   expect(await run('restore', '--to', 'latest', '--data-only', '--merge', 'overwrite')).toMatchObject({ exit: 2 })
 })
 
+it('says before it begins what could not be done at its end', async () => {
+  const names = async (): Promise<unknown> => one('app', 'SELECT count(*)::int FROM pg_database')
+  const before = await names()
+  const where = ['restore', '--to', 'latest', '--table', 'orders', '--yes']
+  for (const [flags, exit, message] of [
+    [['--as', 'customers'], 22, /public\.customers is there already/],
+    [['--as', 'nowhere.orders'], 22, /no schema nowhere/],
+    [['--sql-out', '.'], 22, /name one that is not there yet/],
+    [['--sql-out', 'no/such/out.sql'], 1, /make the folder/],
+    [['--into', 'template1'], 2, /what new databases are copied from/],
+    [['--into', 'x', '--base', 'nope'], 2, /there is no base backup "nope"/],
+  ] as const) {
+    const ran = await run(...where, ...flags)
+    expect(ran).toMatchObject({ exit, stderr: expect.stringMatching(message) })
+    expect(ran.stderr).not.toContain('rows  ')
+  }
+  expect(await names()).toBe(before)
+})
+
+it('carries out a plan that ends where the base does', async () => {
+  const base = JSON.parse((await done('info', '--json')).stdout) as { base: { lsn: string } }
+  const file = ['--plan-file', 'at-base.json']
+  await done(
+    'restore',
+    '--to-lsn',
+    base.base.lsn,
+    '--table',
+    '"customers"',
+    '--table',
+    'order_s',
+    '--into',
+    'at_base',
+    ...file,
+  )
+  const applied = await done('restore', '--apply', 'at-base.json')
+  expect(applied.stderr).toContain('anything of order_s')
+  expect(applied.stdout).toContain('restored 1 table, 10 rows')
+})
+
 it('puts a table into the live database under another name, or its rows back', async () => {
   const where = ['restore', '--before-tx', xid, '--table', 'orders']
   const beside = await done(...where, '--as', 'orders_before', '--yes')

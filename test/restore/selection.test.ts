@@ -194,6 +194,8 @@ describe('a restore of some of the tables', () => {
     await restored('rows', { ...everything, schemas: ['audit'] }, ['audit.log'])
     await restored('rows', { ...everything, schemas: ['Odd*'] }, ['Odd "schema.a.b*c'])
     await restored('rows', only('Odd "schema.a.b*c'), ['Odd "schema.a.b*c'])
+    const quoted = await restored('rows', only('"Odd ""schema"."a.b*c"', 'nothing'), ['Odd "schema.a.b*c'])
+    expect(quoted.lines.join()).toContain('anything of nothing, unless it was made since the base')
     const others = [...(contents.get('rows') as Map<string, unknown[]>).keys()].filter((name) => !/audit/.test(name))
     await restored('rows', { ...everything, excludeSchemas: ['audit'] }, others)
   })
