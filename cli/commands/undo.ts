@@ -123,7 +123,7 @@ async function undo(context: Context, options: Options, given: readonly string[]
     },
     () => apply(work, options.onConflict),
   )
-  out.result(`${doneInWords(report)}. To take that back: walback undo tx:${report.xid}`)
+  out.result(`${doneInWords(report)}. To take that back: walback undo tx:${report.xid}${await context.sameFlags()}`)
   out.document({ ...head, ...reportJson(report), applied: { xid: report.xid }, audit })
   return
 }

@@ -61,6 +61,18 @@ export function refusal(target: RecoveryTarget, misses: readonly Miss[], bases: 
       },
     )
   }
+  const behind = behindHole(misses, windows)
+  if (behind) {
+    const { time, lsn } = behind.to
+    return new WalbackError(
+      'gap',
+      `segments between the last base backup before the target and the target are missing, after ${formatTime(time)} (${formatLsn(lsn)})`,
+      {
+        hint: `${restorable}\nbring them back from another copy (\`walback verify\` names them), or take the nearest before them: --to-lsn ${formatLsn(lsn)}`,
+        facts,
+      },
+    )
+  }
   const first = windows[0] as Window
   const newest = misses[0]?.cut
   const isFound = misses.some(({ cut }) => cut.kind === 'cut')
@@ -76,9 +88,19 @@ export function refusal(target: RecoveryTarget, misses: readonly Miss[], bases: 
   return outside(
     newest.message,
     unknown
-      ? '`walback log` shows transactions, `walback status` marks'
+      ? '`walback log` shows transactions, `walback status` marks; what is a moment old may not be stored yet, and what was rolled back never is'
       : `nearest: --to latest, which is ${formatTime((windows.at(-1) as Window).to.time)}`,
   )
+}
+
+/** The window that ends at the hole behind which a target was found, with no base between the two. */
+function behindHole(misses: readonly Miss[], windows: readonly Window[]): Window | undefined {
+  for (const { cut } of misses) {
+    if (cut.kind !== 'cut') continue
+    const before = windows.findLast(({ to }) => to.lsn < cut.position)
+    if (before !== undefined) return before
+  }
+  return undefined
 }
 
 /** The windows on both sides of a target that falls between two of them. */
