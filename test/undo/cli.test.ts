@@ -90,7 +90,9 @@ describe('the command line, with an encrypted repository', () => {
     ).toEqual([{ count: 1001, notes: 998, texts: 1001 }])
     await succeed('backup', '--incremental')
     const back = await succeed('undo', done.applied.xid, '--apply', '--yes')
-    expect(back.stdout).toMatch(/undone by tx:\d+: 999 rows deleted\. To take that back: walback undo tx:\d+( --\S+ \S+)*\n$/)
+    expect(back.stdout).toMatch(
+      /undone by tx:\d+: 999 rows deleted\. To take that back: walback undo tx:\d+( --\S+ \S+)*\n$/,
+    )
   })
 
   it('writes the undo as SQL that does the same', async () => {
