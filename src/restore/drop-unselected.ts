@@ -1,5 +1,5 @@
 import type pg from 'pg'
-import { WalbackError } from '../base/errors.ts'
+import { codeOf, WalbackError } from '../base/errors.ts'
 import type { QualifiedName } from '../model/catalog.ts'
 import { qualified, quoteIdent } from '../model/identifier.ts'
 import { isPartial, meantTables } from '../model/selection.ts'
@@ -134,13 +134,21 @@ async function cutForeignKeys(client: pg.Client, from: readonly string[], to: re
     await client.query(`ALTER TABLE ${qualified(table)} DROP CONSTRAINT ${quoteIdent(key)}`)
 }
 
-/** Nothing fires, and nothing else goes with the rows: only these refer to each other by now. */
+/**
+ * Nothing else goes with the rows: only these refer to each other by now. And no trigger fires, unless the role may not
+ * see to it; then it is one on TRUNCATE alone that might.
+ */
 async function emptyTables(client: pg.Client, tables: readonly Relation[]): Promise<void> {
   if (tables.length === 0) return
-  await client.query('BEGIN')
-  await client.query('SET LOCAL session_replication_role = replica')
+  const isQuiet = await client.query('SET session_replication_role = replica').then(
+    () => true,
+    (error: unknown) => {
+      if (codeOf(error) !== '42501') throw error
+      return false
+    },
+  )
   await client.query(`TRUNCATE ${tables.map((table) => `ONLY ${qualified(table)}`).join(', ')}`)
-  await client.query('COMMIT')
+  if (isQuiet) await client.query('RESET session_replication_role')
 }
 
 /** So many at a time, since each lock has its place in the server's memory. */

@@ -73,30 +73,32 @@ export async function restoreIntoLive(
     throw new WalbackError('usage', 'which tables are to be put into the live database?', {
       hint: 'name them with --table, or --schema',
     })
-  if ('as' in use) await refuseTaken(conninfo, use.as, plan)
-  return withScratchDatabase(conninfo, async (database) => {
-    const beside = { conninfo, database }
-    // Nobody uses what is there: owners and rights do not matter, and roles need not be there.
-    const roles = { noOwner: true, noPrivileges: true }
-    const { warnings } = await restore(repository, plan, beside, { ...options, roles })
-    const application = 'walback restore'
-    const sessions: pg.Client[] = []
-    try {
-      const from = await openRowSession(conninfo, { database, application })
-      sessions.push(from)
-      const to = await openRowSession(conninfo, { application })
-      sessions.push(to)
-      // Triggers and constraints of the live tables may not qualify what they name.
-      await to.query('SET search_path = DEFAULT')
-      const work = new LiveWork(from, to, plan, options.signal)
-      const tables = 'as' in use ? [await work.putBeside(use.as)] : await work.merge(use.merge, options)
-      return { tables, duration_ms: Math.round(performance.now() - started), warnings, notes: work.notes }
-    } finally {
-      await Promise.all(sessions.map((client) => client.end().catch(() => undefined)))
-    }
-  }).catch((error: unknown) => {
+  try {
+    if ('as' in use) await refuseTaken(conninfo, use.as, plan)
+    return await withScratchDatabase(conninfo, async (database) => {
+      const beside = { conninfo, database }
+      // Nobody uses what is there: owners and rights do not matter, and roles need not be there.
+      const roles = { noOwner: true, noPrivileges: true }
+      const { warnings } = await restore(repository, plan, beside, { ...options, roles })
+      const application = 'walback restore'
+      const sessions: pg.Client[] = []
+      try {
+        const from = await openRowSession(conninfo, { database, application })
+        sessions.push(from)
+        const to = await openRowSession(conninfo, { application })
+        sessions.push(to)
+        // Triggers and constraints of the live tables may not qualify what they name.
+        await to.query('SET search_path = DEFAULT')
+        const work = new LiveWork(from, to, plan, options.signal)
+        const tables = 'as' in use ? [await work.putBeside(use.as)] : await work.merge(use.merge, options)
+        return { tables, duration_ms: Math.round(performance.now() - started), warnings, notes: work.notes }
+      } finally {
+        await Promise.all(sessions.map((client) => client.end().catch(() => undefined)))
+      }
+    })
+  } catch (error) {
     throw explainLostSession(error)
-  })
+  }
 }
 
 /** Says before a restore what would fail after it. Where a name without a schema is given, that is the table's own. */
@@ -121,7 +123,7 @@ async function refuseTaken(conninfo: Conninfo, as: QualifiedName | string, plan:
         throw new WalbackError('refused', `${schema}.${name} is there already`, { hint: 'give another name with --as' })
     }
   } finally {
-    await client.end()
+    await client.end().catch(() => undefined)
   }
 }
 

@@ -51,8 +51,8 @@ it('finds a segment that was deleted from the middle, keeps what is around it, a
   const holdings = await readHoldings(archive.repository, 'app')
   expect(holdings.gaps).toMatchObject([{ to: undefined, reason: expect.stringContaining('segments are missing') }])
   await expect(archive.plan({ kind: 'latest' })).rejects.toMatchObject({ code: 'gap', exit: 21 })
-  await expect(planOf(archive, lost)).rejects.toMatchObject({ exit: 20 })
-  await expect(planOf(archive, after)).rejects.toMatchObject({ exit: 20 })
+  await expect(planOf(archive, lost)).rejects.toMatchObject({ code: 'gap', exit: 21 })
+  await expect(planOf(archive, after)).rejects.toMatchObject({ code: 'gap', exit: 21 })
 
   await using agent = startAgent({ url, repository: archive.folder, source: 'app', ...stream })
   const told = await agent.logged(/^ARCHIVE DAMAGED: segments are missing/)
