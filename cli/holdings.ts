@@ -14,7 +14,7 @@ import {
   unseenInWords,
 } from '../src/index.ts'
 import { bytes, count, duration, printable, table } from './format.ts'
-import { flagsOf } from './selection.ts'
+import { flagsOf, selectionFlags } from './selection.ts'
 
 /** `2026-11-09T02:00:11Z`: to the second for orientation. The exact time is in `--json`, `list` and `log`. */
 export const brief = (time: Point['time']): string => `${formatTime(time).slice(0, 19).replace('T', ' ')}Z`
@@ -93,7 +93,7 @@ export const baseJson = (base: BaseManifest): Record<string, unknown> => ({
   time: formatTime(baseTime(base)),
   server_version: base.serverVersion,
   walback_version: base.walbackVersion,
-  selection: base.selection === undefined ? null : flagsOf(base.selection),
+  selection: selectionFlags(base),
   tables: base.tables.length,
   left_out: base.leftOut?.length ?? 0,
   rows: base.tables.reduce((sum, { rows }) => sum + rows, 0),

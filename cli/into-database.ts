@@ -9,7 +9,7 @@ import {
 } from '../src/index.ts'
 import { type AuditedResult, audited, databaseFacts, restoreAsked, restoreCame } from './audited.ts'
 import type { Context } from './context.ts'
-import { duration, plural, printable } from './format.ts'
+import { duration, firstOf, plural, printable } from './format.ts'
 import { Progress, restoreProgress } from './progress.ts'
 
 export interface Destination {
@@ -41,8 +41,6 @@ export async function restoreIntoDatabase(
 }
 
 const mostNamed = 8
-const someOf = (names: readonly string[]): string =>
-  `${names.slice(0, mostNamed).join(', ')}${names.length > mostNamed ? ` and ${names.length - mostNamed} more` : ''}`
 
 function tell(
   { out }: Context,
@@ -59,7 +57,7 @@ function tell(
   )
   if (report.notCompared.length > 0)
     out.say(
-      `not compared, since the base has no hash of what was made or changed since: ${printable(someOf(report.notCompared))}`,
+      `not compared, since the base has no hash of what was made or changed since: ${printable(firstOf(report.notCompared, mostNamed))}`,
     )
   for (const note of [...report.roles.notes, ...report.notes]) out.say(printable(note))
   out.say(`look:   psql '${url}'`)

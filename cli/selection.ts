@@ -1,6 +1,14 @@
 import type { Command } from 'commander'
-import { everything, isEverything, type RestorePlan, type Selection, tablesOf, WalbackError } from '../src/index.ts'
-import { printable, shellWord } from './format.ts'
+import {
+  type BaseHead,
+  everything,
+  isEverything,
+  type RestorePlan,
+  type Selection,
+  tablesOf,
+  WalbackError,
+} from '../src/index.ts'
+import { firstOf, printable, shellWord } from './format.ts'
 
 /** What a command line says about which tables are meant. */
 export interface SelectionFlags {
@@ -50,6 +58,10 @@ export function flagsOf({ tables, schemas, excludeTables, excludeSchemas, rows }
   ].join(' ')
 }
 
+/** The same of a base; null for one of all tables. */
+export const selectionFlags = ({ selection }: Pick<BaseHead, 'selection'>): string | null =>
+  selection === undefined ? null : flagsOf(selection)
+
 const shown = 12
 
 /** The lines of a plan about what was selected; none where that is everything. */
@@ -60,9 +72,8 @@ export function selectionInWords({ base, selected }: RestorePlan): string[] {
   const names = known.filter(({ oid }) => tables.has(oid)).map(({ schema, name }) => printable(`${schema}.${name}`))
   if (names.length === 0)
     return [`what was made since the base of that name: none of its ${known.length} tables has it`]
-  const more = names.length > shown ? ` and ${names.length - shown} more` : ''
   return [
-    `${names.length} of ${known.length} tables: ${names.slice(0, shown).join(', ')}${more}${selection.rows ? '' : ', without rows'}`,
+    `${names.length} of ${known.length} tables: ${firstOf(names, shown)}${selection.rows ? '' : ', without rows'}`,
     ...(readsAll === undefined ? [] : [`all rows are read, and those of other tables dropped: ${readsAll}`]),
   ]
 }

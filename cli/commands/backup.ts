@@ -14,6 +14,7 @@ import {
   type Repository,
   readUnseen,
   requireTimeline,
+  type Selection,
   takeBase,
   type UnseenChange,
   unseenInWords,
@@ -26,7 +27,7 @@ import { bytes, count, duration, plural, printable } from '../format.ts'
 import { point } from '../holdings.ts'
 import { parseJobs, parseRate, parseSpan } from '../options.ts'
 import { Progress } from '../progress.ts'
-import { addSelectionFlags, flagsOf, type SelectionFlags, selectionOf } from '../selection.ts'
+import { addSelectionFlags, flagsOf, type SelectionFlags, selectionFlags, selectionOf } from '../selection.ts'
 
 interface Options extends SelectionFlags {
   readonly full?: boolean
@@ -74,7 +75,7 @@ async function backup(context: Context, options: Options): Promise<number> {
       hint: 'give what is selected with --full; the stream is of all tables',
     })
   }
-  const warnings = await (options.full ? full(context, options) : incremental(context))
+  const warnings = await (options.full ? full(context, options, selection) : incremental(context))
   return warnings > 0 ? exitStatus.warnings : 0
 }
 
@@ -84,10 +85,12 @@ async function captureOptions(context: Context, repository: Repository): Promise
 }
 
 /** Gives how many warnings there were, as the other one does. */
-async function full(context: Context, options: Options): Promise<number> {
-  const { jobs, maxRate, maxSnapshotAge, yieldAfter } = options
+async function full(
+  context: Context,
+  { jobs, maxRate, maxSnapshotAge, yieldAfter }: Options,
+  selection: Selection,
+): Promise<number> {
   const { out, signal } = context
-  const selection = selectionOf(options)
   const started = performance.now()
   const conninfo = await context.requireConninfo()
   const { repository, source } = await context.openSource()
@@ -148,7 +151,7 @@ async function full(context: Context, options: Options): Promise<number> {
     timeline: base.timeline,
     lsn: base.lsn,
     time: formatTime(micros(BigInt(base.time))),
-    selection: base.selection === undefined ? null : flagsOf(base.selection),
+    selection: selectionFlags(base),
     tables: base.tables,
     left_out: base.leftOut,
     rows: base.rows,

@@ -23,7 +23,7 @@ import { requiredStores } from '../copies.ts'
 import { bytes, duration, plural, printable, table } from '../format.ts'
 import { baseTime, brief, point } from '../holdings.ts'
 import { parseBases, parseSpan } from '../options.ts'
-import { flagsOf } from '../selection.ts'
+import { flagsOf, selectionFlags } from '../selection.ts'
 
 interface Options {
   readonly window?: number
@@ -189,7 +189,7 @@ function planJson(plan: PrunePlan, repository: Repository): Record<string, unkno
       id: base.id,
       time: formatTime(baseTime(base)),
       timeline: base.timeline,
-      selection: base.selection === undefined ? null : flagsOf(base.selection),
+      selection: selectionFlags(base),
       keep: isKept,
       reasons,
       stored_bytes,

@@ -27,8 +27,8 @@ import { passedOverJson, readFirst } from '../readable.ts'
 import { addRoleFlags, type RoleFlags, roleOptionsOf } from '../roles.ts'
 import {
   addSelectionFlags,
-  flagsOf,
   type SelectionFlags,
+  selectionFlags,
   selectionInWords,
   selectionJson,
   selectionOf,
@@ -374,7 +374,7 @@ function planJson(
     target: targetInJson(plan.target),
     timeline: plan.timeline.id,
     base: plan.base.id,
-    base_selection: plan.base.selection === undefined ? null : flagsOf(plan.base.selection),
+    base_selection: selectionFlags(plan.base),
     segments: segmentsOf(plan),
     lsn: formatLsn(plan.reached),
     last_kept: entryJson(plan.lastKept),

@@ -76,7 +76,7 @@ export async function rehearse(
   const isDamaged = findings.some(({ kind }) => kind === 'damaged')
   throw new WalbackError(
     isDamaged ? 'corrupt' : 'failed',
-    findings.every(({ kind }) => kind === 'too-slow')
+    reports.every(({ record }) => record.outcome === 'proven')
       ? 'restorable, and not in the time that it may take'
       : `not proven restorable: ${plural(findings.length, 'finding')}`,
     {

@@ -137,10 +137,13 @@ export function noSuchTable(known: readonly TableName[], { tables, schemas }: Se
 }
 
 /** Of those patterns that name tables or schemas, the ones that none of these has a part in. */
-export const unmatched = (known: readonly TableName[], { tables, schemas }: Selection): string[] => [
-  ...tables.filter((pattern) => !known.some(matchTables([pattern]))),
-  ...schemas.filter((pattern) => !known.some(({ schema }) => expressionOf(pattern).test(schema))),
-]
+export function unmatched(known: readonly TableName[], { tables, schemas }: Selection): string[] {
+  const names = [...new Set(known.map(({ schema }) => schema))]
+  return [
+    ...tables.filter((pattern) => !known.some(matchTables([pattern]))),
+    ...schemas.filter((pattern) => !names.some((name) => expressionOf(pattern).test(name))),
+  ]
+}
 
 /** A name may have quotation marks in it, so a pattern with such is both. */
 function expressionOf(pattern: string): RegExp {

@@ -11,6 +11,7 @@ import { explainLostSession } from '../postgres/replication-failure.ts'
 import { copyOptions, openRowSession } from '../postgres/row-session.ts'
 import { tablesOf } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
+import { inDatabase } from './in-database.ts'
 import {
   columnNames,
   createSql,
@@ -106,8 +107,7 @@ async function refuseTaken(conninfo: Conninfo, as: QualifiedName | string, plan:
   const meant = tablesOf(plan.base).filter(({ oid }) => plan.selected?.tables.has(oid))
   const schemas = typeof as === 'string' ? [...new Set(meant.map(({ schema }) => schema))] : [as.schema]
   const name = typeof as === 'string' ? as : as.name
-  const client = await openRowSession(conninfo, { application: 'walback restore' })
-  try {
+  await inDatabase(conninfo, conninfo.database, async (client) => {
     for (const schema of schemas) {
       const { rows } = await client.query<{ isThere: boolean; isTaken: boolean }>(
         `SELECT pg_catalog.to_regnamespace(pg_catalog.quote_ident($1)) IS NOT NULL AS "isThere",
@@ -122,9 +122,7 @@ async function refuseTaken(conninfo: Conninfo, as: QualifiedName | string, plan:
       if (rows[0]?.isTaken)
         throw new WalbackError('refused', `${schema}.${name} is there already`, { hint: 'give another name with --as' })
     }
-  } finally {
-    await client.end().catch(() => undefined)
-  }
+  })
 }
 
 class LiveWork {

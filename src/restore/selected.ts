@@ -5,7 +5,7 @@ import { WalbackError } from '../base/errors.ts'
 import type { QualifiedName } from '../model/catalog.ts'
 import { parseLsn } from '../model/lsn.ts'
 import { isEverything, meantWithBelow, noSuchTable, type Selection, unmatched } from '../model/selection.ts'
-import { fullXid, isVisible, parseSnapshot } from '../model/snapshot.ts'
+import { fullXid } from '../model/snapshot.ts'
 import type { Statement } from '../postgres/split-sql.ts'
 import { type BaseManifest, type BaseTable, tablesOf } from '../repository/base.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -14,6 +14,7 @@ import { readers, readSegment, type StoredSegment } from '../repository/segments
 import { bytesOf, type RestorePlan } from './plan.ts'
 import { loadStatements, type SchemaStatements } from './schema.ts'
 import { type ForeignKey, foreignKeyIn, inheritanceIn, isUnderstood, tablesIn } from './schema-tables.ts'
+import { replayedAfter } from './stream.ts'
 
 /** What of a plan's base and stream is read. */
 export interface Selected {
@@ -127,13 +128,12 @@ interface Touched {
  */
 async function readTouched(
   repository: Repository,
-  { base, cut, earlier, segments }: RestorePlan,
+  plan: RestorePlan,
   signal: AbortSignal | undefined,
 ): Promise<Map<string, Touched>> {
-  const snapshot = parseSnapshot(base.snapshot)
-  const isReplayed = ({ end, xid }: TransactionEntry): boolean =>
-    parseLsn(end) <= cut && !isVisible(fullXid(BigInt(xid)), snapshot)
-  const all = [...new Map([...earlier, ...segments].map((segment) => [segment.key, segment])).values()]
+  const isReplayedAt = replayedAfter(plan)
+  const isReplayed = ({ end, xid }: TransactionEntry): boolean => isReplayedAt(fullXid(BigInt(xid)), parseLsn(end))
+  const all = [...new Map([...plan.earlier, ...plan.segments].map((segment) => [segment.key, segment])).values()]
   const load = async (segment: StoredSegment, stop: AbortSignal) => {
     const { key, trailer } = await readSegment(repository, segment, stop)
     return {

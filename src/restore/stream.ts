@@ -95,11 +95,16 @@ interface Wanted {
   readonly tables: (xid: FullXid, end: Lsn) => 'all' | 'none' | ((oid: number) => boolean)
 }
 
-/** What is kept and the base's snapshot does not see. */
-function laterChanges({ base, cut }: PlannedReading, seenBy: Snapshot | undefined): Wanted {
+/** Whether a transaction is kept and the base's snapshot does not see it. */
+export function replayedAfter({ base, cut }: Pick<PlannedReading, 'base' | 'cut'>) {
   const snapshot = parseSnapshot(base.snapshot)
+  return (xid: FullXid, end: Lsn): boolean => end <= cut && !isVisible(xid, snapshot)
+}
+
+function laterChanges(plan: PlannedReading, seenBy: Snapshot | undefined): Wanted {
+  const isReplayed = replayedAfter(plan)
   const isKept = (xid: FullXid, end: Lsn): boolean =>
-    end <= cut && !isVisible(xid, snapshot) && (seenBy === undefined || isVisible(xid, seenBy))
+    isReplayed(xid, end) && (seenBy === undefined || isVisible(xid, seenBy))
   return { tables: (xid, end) => (isKept(xid, end) ? 'all' : 'none') }
 }
 
